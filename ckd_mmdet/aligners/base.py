@@ -1,0 +1,48 @@
+"""What every aligner does: listen to the student, then ask the teacher."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from ckd_mmdet.samples import AlignedSamples
+from ckd_mmdet.selectors import Selector
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+
+class Aligner(ABC):
+    """Pairs row ``i`` of the student with row ``i`` of the teacher.
+
+    A wrong pairing never raises, it only trains to a lower mAP: every aligner is tested with a teacher that is a
+    copy of the student, whose rows must be equal.
+    """
+
+    provides: ClassVar[frozenset[str]]
+    """What it gives to losses and selectors, of ``{'logits', 'labels', 'image_ids'}``."""
+
+    @abstractmethod
+    def check(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Raise ``ValueError`` where the two models cannot be paired; called once, before training."""
+
+    @abstractmethod
+    def listen(self, student: nn.Module) -> AbstractContextManager[Any]:
+        """Record the student's own forward pass, inside the ``with`` only; it yields the tape for :meth:`ask`."""
+
+    @abstractmethod
+    def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any, data_samples: Sequence[BaseDataElement],
+            select: Selector) -> AlignedSamples:
+        """Let the teacher answer for the rows that the student spoke of.
+
+        Args:
+            teacher: The frozen teacher.
+            feats: What the teacher's ``extract_feat`` gave for the batch, one ``(N, d, h, w)`` a level.
+            tape: What :meth:`listen` recorded.
+            data_samples: The batch's ground truth and meta information, ``N`` of them.
+            select: Chooses the rows.
+
+        Raises:
+            RuntimeError: If the student's head behaves otherwise than the aligner needs.
+        """

@@ -1,0 +1,89 @@
+"""What every entry point does with a user's config before the Runner sees it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+DISTILLER = 'ckd_mmdet.Distiller'
+HOOK = 'ckd_mmdet.DistillHook'
+
+
+def read_config(config: str | Path) -> Config:
+    """Read a config file, or an installed package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``."""
+    name = str(config)
+    return get_config(name) if '::' in name else Config.fromfile(name)
+
+
+def add_hook(cfg: Config) -> None:
+    """Name ``DistillHook`` in ``custom_hooks``, where it is not yet named."""
+    hooks = list(cfg.get('custom_hooks') or [])
+    if not any(hook.get('type') in (HOOK, 'DistillHook') for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type=HOOK)]
+
+
+def plain_student(cfg: Config) -> None:
+    """Put the student in the Distiller's place: nothing but training needs a teacher."""
+    if cfg.model.get('type') == DISTILLER:
+        cfg.model = cfg.model.student
+
+
+def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Check that the data of the named dataloaders are there, before anything expensive is built.
+
+    Raises:
+        ValueError: If a data root, image folder or annotation file does not exist, or an annotation file of a COCO
+            data set is no COCO JSON.
+    """
+    for loader in loaders:
+        for dataset in _datasets((cfg.get(loader) or {}).get('dataset')):
+            _check_dataset(dataset, f'{loader}.dataset')
+
+
+def _datasets(dataset: dict | None) -> Iterator[dict]:
+    """The data sets within wrappers such as ``ConcatDataset`` and ``MultiImageMixDataset``."""
+    if not isinstance(dataset, dict):
+        return
+    inner = [dataset.get('dataset'), *(dataset.get('datasets') or [])]
+    if not any(inner):
+        yield dataset
+    for wrapped in inner:
+        yield from _datasets(wrapped)
+
+
+def _check_dataset(dataset: dict, where: str) -> None:
+    root, ann_file = dataset.get('data_root') or '', dataset.get('ann_file') or ''
+    if '://' in root or '://' in ann_file or dataset.get('backend_args'):
+        return  # not on this disk
+    if root and not os.path.isdir(root):
+        raise ValueError(f'`{where}.data_root` needs a folder that exists, {root!r} does not (from {os.getcwd()}); '
+                         'put the data there, or give its place with `--cfg-options '
+                         f'{where}.data_root=...`.')
+    path = os.path.join(root, ann_file)
+    if ann_file and not os.path.isfile(path):
+        raise ValueError(f'`{where}.ann_file` needs a file that exists, {path!r} does not.')
+    for name, folder in (dataset.get('data_prefix') or {}).items():
+        if isinstance(folder, str) and not os.path.isdir(os.path.join(root, folder)):
+            raise ValueError(f'`{where}.data_prefix.{name}` needs a folder that exists, '
+                             f'{os.path.join(root, folder)!r} does not.')
+    if ann_file and 'Coco' in str(dataset.get('type')):
+        keys = ('images', 'categories') if dataset.get('test_mode') else ('images', 'annotations', 'categories')
+        lacking = _lacking_keys(path, keys)
+        if lacking:
+            raise ValueError(f'`{where}.ann_file` needs a COCO JSON, {path!r} is none: {lacking}.')
+
+
+def _lacking_keys(path: str, keys: tuple[str, ...]) -> str:
+    """Why the file cannot be a COCO JSON, else ''. Looked at, not parsed: COCO's own file has half a gigabyte."""
+    if not os.path.getsize(path):
+        return 'it is empty'
+    with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if not text[:64].lstrip().startswith(b'{') or not text[-64:].rstrip().endswith(b'}'):
+            return 'it is no JSON object, or it is cut off'
+        absent = [key for key in keys if text.find(f'"{key}"'.encode()) < 0]
+        return f'it has no {" and no ".join(absent)}' if absent else ''

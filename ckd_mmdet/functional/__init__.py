@@ -1,0 +1,7 @@
+"""The formulas, as pure functions of tensors: one value per sample, no reduction, no state."""
+
+from .agreement import agreement
+from .contrast import ckd_loss
+from .kd import kd_loss
+
+__all__ = ['agreement', 'ckd_loss', 'kd_loss']

@@ -1,0 +1,33 @@
+"""Checks shared by the formulas."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def paired_logits(student: Tensor, teacher: Tensor, function: str) -> tuple[Tensor, Tensor]:
+    """Check that both are ``(n, c)`` and give them in at least float32, the teacher's without gradient.
+
+    Raises:
+        ValueError: If the shapes are not equal or not two-dimensional.
+    """
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise ValueError(
+            f'`{function}` needs `student` and `teacher` of one shape (n, c), got '
+            f'{tuple(student.shape)} and {tuple(teacher.shape)}; give row i of both for the same '
+            'sample, over the same classes.')
+    exact = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+    return student.to(exact), teacher.detach().to(exact)
+
+
+def positive(value: float, argument: str, function: str) -> None:
+    """Raise ``ValueError`` unless ``value > 0``."""
+    if not value > 0:
+        raise ValueError(f'`{function}` needs a `{argument}` greater than 0, got {value}.')
+
+
+def one_of(value: str, choices: tuple[str, ...], argument: str, function: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is among ``choices``."""
+    if value not in choices:
+        raise ValueError(f'`{function}` needs `{argument}` to be one of {choices}, got {value!r}.')

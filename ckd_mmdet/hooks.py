@@ -1,0 +1,196 @@
+"""The Runner's side of distillation: the data set's classes, the teacher in the checkpoint's meta, exact resuming."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ckd_mmdet import __version__
+from ckd_mmdet.distiller import Alignment, Distiller
+from ckd_mmdet.export import export_student
+from ckd_mmdet.registry import HOOKS
+from ckd_mmdet.samples import AlignedSamples, is_foreground
+from mmengine.dist import get_rank, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+SEEN_ROWS = 200
+"""Foreground rows after which the teacher's accuracy is judged."""
+
+
+@HOOKS.register_module()
+class DistillHook(Hook):
+    """What only the Runner knows.
+
+    Before training it compares the data set's class names with the teacher's; in the first steps it stops a run whose
+    teacher classifies at chance level; it seeds every epoch from ``(seed, epoch, rank)``, workers included, so that a
+    resumed run continues as if never stopped; it keeps the digest of the teacher's weights in each checkpoint's
+    ``meta``; at the end it writes ``student.pth``. With a plain student it does the seeding and the export alone.
+    """
+
+    # after CheckpointHook, whose last checkpoint is exported
+    priority = 'LOWEST'
+
+    def before_run(self, runner: Runner) -> None:
+        model = _unwrap(runner.model)
+        self.distiller = model if isinstance(model, Distiller) and model.teacher is not None else None
+        if self.distiller is None:
+            return
+        self.distiller.has_hook = True
+        self.judgement = TeacherJudgement() if self.distiller.teacher.check_accuracy else None
+
+    def before_train(self, runner: Runner) -> None:
+        if self.distiller is not None:
+            _check_classes(self.distiller, runner.train_dataloader.dataset.metainfo.get('classes'))
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        seed_epoch(runner.train_dataloader, runner.seed, runner.epoch, get_rank())
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self.distiller is not None and self.judgement is not None:
+            self.judgement.listen(self.distiller.distiller.values())
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
+        if self.distiller is not None and self.judgement is not None:
+            self.judgement.stop_listening()
+            if self.judgement.seen >= SEEN_ROWS:
+                self.judgement.pronounce(self.distiller.teacher.name)
+                self.judgement = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if self.distiller is not None:
+            teacher = self.distiller.teacher
+            checkpoint['meta']['ckd_mmdet'] = dict(version=__version__, teacher=teacher.name,
+                                                   teacher_digest=self._digest())
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        known = checkpoint.get('meta', {}).get('ckd_mmdet', {})
+        if self.distiller is None or not runner._resume or 'teacher_digest' not in known:
+            return
+        if known['teacher_digest'] != self._digest():
+            raise ValueError(f"the run to be resumed was taught by other weights than the teacher's "
+                             f'({self.distiller.teacher.checkpoint}); give the same `teacher.checkpoint`, or start a '
+                             'new run with `load_from` instead of `--resume`.')
+
+    def after_train(self, runner: Runner) -> None:
+        if not is_main_process():
+            return
+        checkpoint = find_latest_checkpoint(runner.work_dir)
+        if checkpoint is not None:
+            out = Path(runner.work_dir) / 'student.pth'
+            export_student(checkpoint, out)
+            runner.logger.info(f'The plain student is in {out}.')
+
+    def _digest(self) -> str:
+        if not hasattr(self, '_teacher_digest'):  # frozen: once is enough
+            self._teacher_digest = self.distiller.teacher.digest()
+        return self._teacher_digest
+
+
+class TeacherJudgement:
+    """Is the teacher right more often than a model that knows nothing?
+
+    The accuracy is the mean over classes of the share of rows that the teacher gives their label, so that no constant
+    answer beats ``1 / (classes + 1)``, background counted, however unbalanced the classes are.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[int, list[int]] = {}
+        self.handles: list = []
+
+    def listen(self, alignments: Iterable[Alignment]) -> None:
+        self.handles = [alignment.register_forward_hook(self._count) for alignment in alignments]
+
+    def stop_listening(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _count(self, alignment: nn.Module, args: tuple[AlignedSamples], output: dict[str, Tensor]) -> None:
+        aligned = args[0]
+        if aligned.labels is None:
+            return
+        found = aligned.teacher.logits.argmax(1) == aligned.labels
+        foreground = is_foreground(aligned.labels, aligned.num_classes)
+        for label, hit in zip(aligned.labels[foreground].tolist(), found[foreground].tolist(), strict=True):
+            count = self.counts.setdefault(label, [0, 0])
+            count[0] += hit
+            count[1] += 1
+
+    @property
+    def seen(self) -> int:
+        return sum(total for _, total in self.counts.values())
+
+    def pronounce(self, teacher: str) -> None:
+        """Raise ``RuntimeError`` at chance level, up to three standard errors of a random answer's accuracy."""
+        accuracy = float(np.mean([hits / total for hits, total in self.counts.values()]))
+        chance = 1 / (len(self.counts) + 1)
+        limit = chance + 3 * (chance * (1 - chance) / self.seen) ** 0.5
+        if accuracy <= limit:
+            raise RuntimeError(
+                f'the teacher ({teacher}) is right on {accuracy:.1%} of the first {self.seen} foreground rows (mean '
+                f'over {len(self.counts)} classes), no better than chance ({chance:.1%}, limit {limit:.1%}): the run '
+                'stops before it trains a student on noise. Usual causes: swapped colour channels or another '
+                "normalisation in the teacher's config, classes in another order, weights of another model. If the "
+                'teacher is meant to be so, set `teacher.check_accuracy=False`.')
+
+
+def seed_epoch(loader: DataLoader, seed: int, epoch: int, rank: int) -> None:
+    """Set all random states from ``(seed, epoch, rank)``; the loader's workers start anew from them.
+
+    MMEngine saves after the training epoch, before validation draws from the global generator, and persistent
+    workers hold states of their own: a resumed run could not restore either.
+    """
+    main, workers = np.random.SeedSequence((seed, epoch, rank)).spawn(2)
+    _seed(main)
+    start = loader.worker_init_fn
+    if isinstance(start, _StartWorker):
+        start = start.first
+    loader.worker_init_fn = _StartWorker(start, workers)
+    loader._iterator = None  # persistent workers end here, or they would keep their states
+    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+        if hasattr(sampler, 'seed'):
+            sampler.seed = seed  # built before `--resume` brought the run's seed back
+
+
+@dataclass(frozen=True)
+class _StartWorker:
+    first: Callable[[int], None] | None
+    state: np.random.SeedSequence
+
+    def __call__(self, worker: int) -> None:
+        if self.first is not None:
+            self.first(worker)
+        _seed(np.random.SeedSequence(self.state.entropy, spawn_key=(*self.state.spawn_key, worker)))
+
+
+def _seed(state: np.random.SeedSequence) -> None:
+    for_random, for_numpy, for_torch = (int(word) for word in state.generate_state(3))
+    random.seed(for_random)
+    np.random.seed(for_numpy)
+    torch.manual_seed(for_torch)
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _check_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
+    taught = distiller.teacher.classes
+    if classes is None or taught is None or tuple(classes) == taught:
+        return
+    differing = [f'{i}: {ours!r} in the data, {theirs!r} for the teacher'
+                 for i, (ours, theirs) in enumerate(zip(classes, taught, strict=False)) if ours != theirs]
+    raise ValueError(
+        f'the teacher ({distiller.teacher.name}) knows other classes than the data set: '
+        f'{len(taught)} against {len(classes)}; {"; ".join(differing[:5]) or "the first ones agree"}'
+        f'{"; ..." if len(differing) > 5 else ""}. Give a teacher trained on the same categories in the same order, or '
+        "put the data set's `metainfo.classes` in the teacher's order.")

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from ckd_mmdet.functional import kd_loss
+from ckd_mmdet.functional.checks import positive
+from ckd_mmdet.registry import MODELS
+from ckd_mmdet.samples import AlignedSamples
+from torch import Tensor
+
+from .base import RowLoss
+
+
+@MODELS.register_module()
+class KDLoss(RowLoss):
+    """Divergence of each row's class distribution from the teacher's (KD, arXiv 1503.02531): the honest control.
+
+    Args:
+        temperature: Softening of both distributions, greater than 0.
+        loss_weight: Factor of the mean over rows.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, temperature: float = 1.0, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
+        positive(temperature, 'temperature', 'KDLoss')
+        self.temperature = temperature
+
+    def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
+        return kd_loss(samples.student.logits, samples.teacher.logits, temperature=self.temperature)

@@ -1,0 +1,52 @@
+"""Our registries: children of MMEngine's, found as ``type='ckd_mmdet.X'`` without ``custom_imports``."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import ckd_mmdet.compat  # noqa: F401  first: mmdet's modules need its operators
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=ROOT_MODELS, scope='ckd_mmdet',
+                  locations=['ckd_mmdet.distiller', 'ckd_mmdet.losses'])
+TASK_UTILS = Registry('task util', parent=ROOT_TASK_UTILS, scope='ckd_mmdet',
+                      locations=['ckd_mmdet.aligners', 'ckd_mmdet.selectors'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hooks'])
+
+
+def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
+    """Build one of our parts from ``dict(type=..., ...)``; the scope ``ckd_mmdet.`` may be left out.
+
+    Args:
+        registry: ``MODELS`` or ``TASK_UTILS`` of this module.
+        cfg: The part's config.
+        kind: Class that the part must be of.
+        where: Place in the user's config, for the error.
+
+    Raises:
+        ValueError: If ``cfg`` has no known ``type``, or one of another kind, or arguments that the part refuses.
+    """
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ValueError(f'{where} needs a dict with the key `type`, got {cfg!r}.')
+    found = registry.get(cfg['type']) if _exists(registry, cfg['type']) else None
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        known = sorted(name for name, part in registry.module_dict.items() if issubclass(part, kind))
+        raise ValueError(f'{where} needs the name of a registered {kind.__name__}, got {cfg["type"]!r}; '
+                         f'ckd_mmdet has {", ".join(known)}.')
+    arguments = {key: value for key, value in cfg.items() if key != 'type'}
+    try:
+        inspect.signature(found).bind(**arguments)
+    except TypeError as error:
+        raise ValueError(f'{where}: `{found.__name__}` {error}; it takes {inspect.signature(found)}') from error
+    return found(**arguments)
+
+
+def _exists(registry: Registry, name: Any) -> bool:
+    try:
+        return registry.get(name) is not None
+    except (RuntimeError, TypeError):  # MMEngine's answers to an unknown name and to no name
+        return False

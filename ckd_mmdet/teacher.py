@@ -1,0 +1,231 @@
+"""The teacher's keeping: built, loaded, checked, frozen, fed with what it was trained on, never copied."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.logging import print_log
+from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
+from mmengine.registry import MODELS
+from mmengine.runner import CheckpointLoader
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+
+class FrozenTeacher:
+    """A trained model that answers without gradient.
+
+    It is no ``nn.Module``, and therefore in no ``parameters()``, ``state_dict()``, EMA copy, DDP bucket, SyncBN
+    conversion or ``init_weights()``; the Distiller moves it to its device.
+
+    Args:
+        config: The teacher's own config: a path, ``'mmdet::...'``, or a dict (a whole config, or its ``model``).
+        checkpoint: Path or address of its weights; with an ``mmdet::`` config the model zoo's by default.
+        check_accuracy: Whether ``DistillHook`` stops a run whose teacher classifies at chance level.
+
+    Raises:
+        ValueError: If config or checkpoint are missing, unreadable or do not fit each other.
+    """
+
+    def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
+                 check_accuracy: bool = True) -> None:
+        self.config = _read_config(config)
+        self.name = str(config) if isinstance(config, str | Path) else 'the given config'
+        self.checkpoint = str(checkpoint or _zoo_address(config))
+        self.check_accuracy = check_accuracy
+        loaded = _read_checkpoint(self.checkpoint)
+        self.model = _build(self.config)
+        _load(self.model, loaded.get('state_dict', loaded), self.checkpoint, self.name)
+        self.model.eval().requires_grad_(False)
+        self.classes = _class_names(loaded, self.config)
+        self.renormalize: nn.Module = nn.Identity()
+
+    def wear_glasses_of(self, data_preprocessor: BaseDataPreprocessor) -> None:
+        """Take inputs that the student's ``data_preprocessor`` made; renormalise them where the teacher's own differs.
+
+        Raises:
+            ValueError: If the teacher cannot be fed from such inputs.
+        """
+        student, teacher = Preprocessing.of(data_preprocessor), Preprocessing.of(self.model.data_preprocessor)
+        if student.pad_size_divisor % teacher.pad_size_divisor:
+            raise ValueError(
+                f'the teacher ({self.name}) needs inputs padded to a multiple of {teacher.pad_size_divisor}, the '
+                f"student's are padded to {student.pad_size_divisor}; set the student's "
+                f'`data_preprocessor.pad_size_divisor` to a multiple of both.')
+        if student != teacher:
+            print_log(f'The teacher ({self.name}) was trained on inputs with {teacher}, the student gets {student}: '
+                      'its inputs are renormalised on the device.', logger='current')
+            self.renormalize = Renormalize(student, teacher)
+
+    @torch.no_grad()
+    def extract_feat(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Sequence[Tensor]:
+        """Features of the student's batch ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level, without gradient."""
+        if isinstance(self.renormalize, Renormalize):
+            inputs = self.renormalize(inputs, [sample.img_shape for sample in data_samples])
+        return self.model.extract_feat(inputs)
+
+    def digest(self) -> str:
+        """SHA-256 of the weights' names and values."""
+        sha = hashlib.sha256()
+        for name, value in self.model.state_dict().items():
+            sha.update(name.encode())
+            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return sha.hexdigest()
+
+    def _apply(self, fn: Any) -> None:
+        """Follow the Distiller to another device or type."""
+        self.model._apply(fn)
+        self.renormalize._apply(fn)
+
+    def __deepcopy__(self, memo: dict) -> FrozenTeacher:
+        return self  # EMAHook copies the model: a frozen teacher needs no second copy
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a data preprocessor does to the pixels of a BGR image."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    swaps_channels: bool
+    pad_value: float
+    pad_size_divisor: int
+
+    @classmethod
+    def of(cls, preprocessor: BaseDataPreprocessor) -> Preprocessing:
+        """Read it from a data preprocessor of mmengine or mmdet.
+
+        Raises:
+            ValueError: If it is of another kind.
+        """
+        if not isinstance(preprocessor, ImgDataPreprocessor):
+            raise ValueError(f'distillation needs models with an `ImgDataPreprocessor` or a `DetDataPreprocessor`, '
+                             f'got {type(preprocessor).__name__}.')
+        mean, std = (0.0,) * 3, (1.0,) * 3
+        if preprocessor._enable_normalize:
+            mean, std = (tuple(x.flatten().tolist()) for x in (preprocessor.mean, preprocessor.std))
+        return cls(mean, std, preprocessor._channel_conversion, preprocessor.pad_value, preprocessor.pad_size_divisor)
+
+    def __str__(self) -> str:
+        order = 'the channels swapped' if self.swaps_channels else 'the channels as read'
+        return f'mean {_round(self.mean)}, std {_round(self.std)}, {order}, pad value {self.pad_value:g}'
+
+
+class Renormalize(nn.Module):
+    """Turns the student's normalised inputs into the teacher's: one factor and one shift a channel.
+
+    Padding, which is added after normalisation, becomes the teacher's own pad value.
+    """
+
+    def __init__(self, student: Preprocessing, teacher: Preprocessing) -> None:
+        super().__init__()
+        self.flip = student.swaps_channels != teacher.swaps_channels
+        self.pad_value = teacher.pad_value
+        mean, std = torch.tensor(student.mean), torch.tensor(student.std)
+        if self.flip:
+            mean, std = mean.flip(0), std.flip(0)
+        self.register_buffer('factor', (std / torch.tensor(teacher.std))[:, None, None])
+        self.register_buffer('shift', ((mean - torch.tensor(teacher.mean)) / torch.tensor(teacher.std))[:, None, None])
+
+    def forward(self, inputs: Tensor, img_shapes: Sequence[tuple[int, int]]) -> Tensor:
+        """From ``(N, 3, h, w)`` to the same shape; ``img_shapes`` are the images' own heights and widths."""
+        out = (inputs.flip(1) if self.flip else inputs) * self.factor + self.shift
+        for image, (height, width) in zip(out, (shape[:2] for shape in img_shapes), strict=True):
+            image[:, height:] = self.pad_value
+            image[:, :, width:] = self.pad_value
+        return out
+
+
+def _round(values: tuple[float, ...]) -> list[float]:
+    return [round(value, 3) for value in values]
+
+
+def _read_config(config: str | Path | dict) -> Config:
+    if isinstance(config, dict):
+        return Config(config if 'model' in config else dict(model=config))
+    name = str(config)
+    try:
+        read = get_config(name) if '::' in name else Config.fromfile(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'`teacher.config` needs a readable config, got {name!r}: {error}') from error
+    if 'model' not in read:
+        raise ValueError(f'`teacher.config` needs a config with a `model`, {name!r} has none.')
+    return read
+
+
+def _zoo_address(config: str | Path | dict) -> str:
+    """Address of the model zoo's checkpoint for an ``mmdet::`` config."""
+    name = str(config) if isinstance(config, str | Path) else 'a dict'
+    address = None
+    if '::' in name:
+        try:
+            address = get_config(name, pretrained=True).get('model_path')
+        except AssertionError:  # mmengine's answer to a metafile without weights
+            address = None
+    if not address:
+        raise ValueError(f'`teacher.checkpoint` is missing, and no address of a checkpoint is known for {name}; '
+                         'give the path or address of the weights.')
+    return address
+
+
+def _read_checkpoint(checkpoint: str) -> dict:
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not: '
+                         f'{type(error).__name__}: {error}. Give a path that exists, or download it first.') from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f'`teacher.checkpoint` needs a checkpoint with a state dict, {checkpoint!r} holds a '
+                         f'{type(loaded).__name__}.')
+    return loaded
+
+
+def _build(config: Config) -> nn.Module:
+    model = copy.deepcopy(config.model)
+    if model.get('type') == 'ckd_mmdet.Distiller':  # a distilled student teaches in its turn
+        model = model.student
+    if 'data_preprocessor' in config:
+        model.setdefault('data_preprocessor', config.data_preprocessor)
+    return MODELS.build({'_scope_': config.get('default_scope') or 'mmdet', **model})
+
+
+def _load(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: str) -> None:
+    weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
+    weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
+    misfit = f'`teacher.checkpoint` needs the weights of {name}, {checkpoint!r} does not fit it'
+    try:
+        keys = model.load_state_dict(weights, strict=False)
+    except (RuntimeError, AttributeError) as error:  # other shapes; values that are no tensors
+        raise ValueError(f'{misfit}: {error}') from error
+    missing = [key for key in keys.missing_keys if not key.endswith('num_batches_tracked')]
+    if missing or keys.unexpected_keys:
+        raise ValueError(f'{misfit}: {_few(missing)} missing, {_few(keys.unexpected_keys)} unexpected. '
+                         'Give the checkpoint that was trained with this config.')
+
+
+def _few(keys: Sequence[str]) -> str:
+    shown = ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')
+    return f'{len(keys)} keys ({shown})' if keys else 'no key'
+
+
+def _class_names(loaded: dict, config: Config) -> tuple[str, ...] | None:
+    """From the checkpoint (mmdet 3.x, then 2.x), else from the config; ``None`` where neither knows."""
+    meta = loaded.get('meta') or {}
+    classes = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
+    if not classes:
+        dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
+        classes = (dataset.get('metainfo') or {}).get('classes')
+    if not classes:
+        return None
+    return (classes,) if isinstance(classes, str) else tuple(classes)

@@ -1,0 +1,133 @@
+"""When the operators are put in place, when not, and what is said where they cannot help."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from ckd_mmdet.compat import activate, require_openmmlab
+from ckd_mmdet.compat.extension import TorchvisionExtension
+
+ROOT = Path(__file__).parents[2]
+served = pytest.mark.skipif(not activate(), reason='mmcv has its own operators')
+
+# Puts one finder before all others: it hides a package, or gives `mmcv._ext` a source of our own.
+FINDER = """
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import spec_from_loader
+
+class Finder(PathFinder):  # which lists the distributions' metadata
+    def __init__(self, hidden='', extension=None):
+        self.hidden, self.extension, self.finders = hidden, extension, sys.meta_path[:]
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == self.hidden:
+            return None
+        if name == 'mmcv._ext' and self.extension is not None:
+            return spec_from_loader(name, self, origin='compiled')
+        specs = (finder.find_spec(name, path, target) for finder in self.finders)
+        return next((spec for spec in specs if spec is not None), None)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        exec(self.extension, module.__dict__)
+"""
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env=os.environ | {'OMP_NUM_THREADS': '1'})
+
+
+def test_importing_the_package_imports_no_mm_package_and_no_torch() -> None:
+    done = run_python('import sys, ckd_mmdet\n'
+                      'print([n for n in sys.modules if n.startswith(("mm", "torch"))])')
+    assert done.stdout.strip() == '[]', done.stderr
+
+
+@served
+def test_mmdets_models_import_after_this_one_import() -> None:
+    done = run_python('import ckd_mmdet.compat, mmdet.models\nprint(ckd_mmdet.compat.activate())')
+    assert done.stdout.strip() == 'True', done.stderr
+
+
+def test_compiled_operators_are_left_alone() -> None:
+    done = run_python(FINDER + (
+        'sys.meta_path[:] = [Finder(extension="nms = 7")]\n'
+        'import ckd_mmdet.compat\n'
+        'import mmcv._ext\n'
+        'assert not ckd_mmdet.compat.activate()\n'
+        'print(vars(mmcv._ext).get("nms"), hasattr(mmcv._ext, "softnms"))\n'
+        'print("ckd_mmdet.compat.ops" in sys.modules)'))
+    assert done.stdout.split() == ['7', 'False', 'False'], done.stderr
+
+
+def test_compiled_operators_that_do_not_load_are_replaced_with_a_warning() -> None:
+    done = run_python(FINDER + (
+        'broken = "raise ImportError(\'undefined symbol: _ZN3c10\')"\n'
+        'sys.meta_path[:] = [Finder(extension=broken)]\n'
+        'import ckd_mmdet.compat\n'
+        'print(ckd_mmdet.compat.activate())'))
+    assert done.stdout.strip() == 'True', done.stderr
+    assert done.stderr.count('RuntimeWarning') == 1
+    assert 'do not load (undefined symbol: _ZN3c10)' in done.stderr
+
+
+@pytest.mark.parametrize('package', ['mmcv', 'mmdet'])
+def test_a_missing_package_is_named_with_both_ways_to_install_it(package: str) -> None:
+    done = run_python(FINDER + (
+        f'sys.meta_path[:] = [Finder(hidden="{package}")]\nimport ckd_mmdet.compat'))
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f'ImportError: ckd_mmdet needs mmengine, mmcv, mmdet, but {package} ')
+    assert 'pip install ckd_mmdet[onedl]' in last
+    assert 'official `mmengine`, `mmcv` and `mmdet`. Never both' in last
+
+
+def test_what_breaks_in_mmcv_itself_is_not_taken_for_its_operators() -> None:
+    done = run_python(FINDER + (
+        'sys.meta_path[:] = [Finder(hidden="addict")]\nimport ckd_mmdet.compat'))
+    assert 'RuntimeWarning' not in done.stderr
+    assert done.stderr.strip().endswith("ModuleNotFoundError: No module named 'addict'")
+
+
+def test_a_folder_left_by_an_uninstall_counts_as_missing(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'mmleftover').mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match='but mmleftover cannot be found') as caught:
+        require_openmmlab(('mmengine', 'mmleftover'))
+    assert caught.value.name == 'mmleftover'
+
+
+@served
+def test_activating_twice_keeps_the_same_module() -> None:
+    before = sys.modules['mmcv._ext']
+    assert activate()
+    assert sys.modules['mmcv._ext'] is before
+
+
+@served
+def test_an_operator_not_served_says_so_and_how_to_get_it_only_when_called() -> None:
+    from mmcv.ops import box_iou_rotated
+    with pytest.raises(RuntimeError, match='`box_iou_rotated` .* does not serve') as caught:
+        box_iou_rotated(torch.rand(2, 5), torch.rand(2, 5))
+    assert '--no-build-isolation' in str(caught.value)
+    assert 'mim install mmcv' in str(caught.value)
+
+
+def test_every_name_resolves_but_those_that_python_itself_asks_for() -> None:
+    operators = ModuleType('operators')
+    operators.__all__ = []
+    extension = TorchvisionExtension(operators)
+    assert callable(extension.a_name_of_tomorrow)
+    assert not hasattr(extension, '__path__')
+
+
+@served
+def test_mmcv_can_print_its_environment() -> None:
+    from mmcv.utils.env import collect_env
+    assert 'ckd_mmdet.compat' in collect_env()['MMCV Compiler']
