@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from mmengine.config import Config
 from mmengine.hub import get_config
 
@@ -15,7 +16,7 @@ HOOK = 'ckd_mmdet.DistillHook'
 
 
 def read_config(config: str | Path) -> Config:
-    """Read a config file, or an installed package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``."""
+    """Read a config file, or a package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``, ``'ckd_mmdet::...'``."""
     name = str(config)
     return get_config(name) if '::' in name else Config.fromfile(name)
 
@@ -30,7 +31,15 @@ def add_hook(cfg: Config) -> None:
 def plain_student(cfg: Config) -> None:
     """Put the student in the Distiller's place: nothing but training needs a teacher."""
     if cfg.model.get('type') == DISTILLER:
-        cfg.model = cfg.model.student
+        cfg.model = student_of(cfg.model)
+
+
+def student_of(distiller: dict) -> dict:
+    """Config of the student within a Distiller's, with the preprocessing that the Distiller would give it."""
+    student = distiller['student']
+    if distiller.get('data_preprocessor'):
+        student.setdefault('data_preprocessor', distiller['data_preprocessor'])
+    return student
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:

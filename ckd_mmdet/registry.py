@@ -37,7 +37,8 @@ def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
         known = sorted(name for name, part in registry.module_dict.items() if issubclass(part, kind))
         raise ValueError(f'{where} needs the name of a registered {kind.__name__}, got {cfg["type"]!r}; '
                          f'ckd_mmdet has {", ".join(known)}.')
-    arguments = {key: value for key, value in cfg.items() if key != 'type'}
+    # MMEngine adds `_scope_` where a config took the part from another package's, `ckd_mmdet::...`
+    arguments = {key: value for key, value in cfg.items() if key not in ('type', '_scope_')}
     try:
         inspect.signature(found).bind(**arguments)
     except TypeError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ckd_mmdet.config import DISTILLER, read_config, student_of
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.logging import print_log
@@ -154,13 +155,12 @@ def _round(values: tuple[float, ...]) -> list[float]:
 def _read_config(config: str | Path | dict) -> Config:
     if isinstance(config, dict):
         return Config(config if 'model' in config else dict(model=config))
-    name = str(config)
     try:
-        read = get_config(name) if '::' in name else Config.fromfile(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f'`teacher.config` needs a readable config, got {name!r}: {error}') from error
+        read = read_config(config)
+    except (OSError, ValueError, AssertionError) as error:  # the last is mmengine's answer to an unknown package
+        raise ValueError(f'`teacher.config` needs a readable config, got {str(config)!r}: {error}') from error
     if 'model' not in read:
-        raise ValueError(f'`teacher.config` needs a config with a `model`, {name!r} has none.')
+        raise ValueError(f'`teacher.config` needs a config with a `model`, {str(config)!r} has none.')
     return read
 
 
@@ -193,11 +193,14 @@ def _read_checkpoint(checkpoint: str) -> dict:
 
 def _build(config: Config) -> nn.Module:
     model = copy.deepcopy(config.model)
-    if model.get('type') == 'ckd_mmdet.Distiller':  # a distilled student teaches in its turn
-        model = model.student
+    if model.get('type') == DISTILLER:  # a distilled student teaches in its turn
+        model = student_of(model)
     if 'data_preprocessor' in config:
         model.setdefault('data_preprocessor', config.data_preprocessor)
-    return MODELS.build({'_scope_': config.get('default_scope') or 'mmdet', **model})
+    # the teacher draws nothing from the student's generator: with one seed, the student's initial weights are those
+    # of the student alone
+    with torch.random.fork_rng(devices=[]):
+        return MODELS.build({'_scope_': config.get('default_scope') or 'mmdet', **model})
 
 
 def _load(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: str) -> None:

@@ -20,6 +20,8 @@ class RoITape:
     rois: ModuleTap
     scores: ModuleTap
     targets: ModuleTap
+    first_scores: ModuleTap
+    """Of the first stage; the same as ``scores`` in a head without stages."""
     num_classes: int
 
 
@@ -58,18 +60,18 @@ class RoIAligner(Aligner):
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[RoITape]:
         head, roi_head = self._bbox_head(student, 'student'), student.roi_head
-        extractor = roi_head.bbox_roi_extractor
-        if isinstance(extractor, nn.ModuleList):
-            extractor = extractor[self.stage]
+        extractor, first_head = roi_head.bbox_roi_extractor, roi_head.bbox_head
+        if isinstance(first_head, nn.ModuleList):
+            extractor, first_head = extractor[self.stage], first_head[0]
         with ModuleTap(extractor, 'roi_head.bbox_roi_extractor') as rois, \
                 ModuleTap(head, 'roi_head.bbox_head') as scores, \
+                ModuleTap(first_head, 'roi_head.bbox_head') as first_scores, \
                 ModuleTap(head.loss_cls, 'roi_head.bbox_head.loss_cls') as targets:
-            yield RoITape(rois, scores, targets, head.num_classes)
+            yield RoITape(rois, scores, targets, first_scores, head.num_classes)
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement], select: Selector) -> AlignedSamples:
-        rois = tape.rois.only().arg(1, 'rois')  # (n, 5), the first column is the image
-        student_logits = tape.scores.only().output[0]  # (n, c)
+        rois, student_logits = _rows(tape)
         roi_head = teacher.roi_head
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
             if isinstance(roi_head.bbox_head, nn.ModuleList):
@@ -95,6 +97,14 @@ class RoIAligner(Aligner):
             raise ValueError(f'`RoIAligner` needs a {side} whose RoI head scores classes in a layer `fc_cls`; '
                              f'{type(head).__name__} has none.')
         return head
+
+
+def _rows(tape: RoITape) -> tuple[Tensor, Tensor]:
+    """The student's RoIs, shape ``(n, 5)``, the image in the first column, and their logits, shape ``(n, c)``."""
+    first_logits = tape.first_scores.only().output[0]
+    if not len(first_logits):  # mmdet's cascades leave out the later stages then
+        return first_logits.new_zeros(0, 5), first_logits
+    return tape.rois.only().arg(1, 'rois'), tape.scores.only().output[0]
 
 
 def _labels(tape: RoITape, logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What other people's versions force on us; importing it makes ``mmcv.ops`` importable.
+"""What other people's versions force on us; importing it makes ``mmcv.ops`` importable and ``ckd_mmdet::`` known.
 
 A plain ``pip install onedl-mmcv`` builds no compiled operators, and without them
 ``import mmdet.models`` fails. This import puts torchvision's in their place, and touches nothing
@@ -6,11 +6,15 @@ where mmcv has its own::
 
     import ckd_mmdet.compat  # before mmdet.models
 
+It also lets a config's ``_base_`` name our parts, ``'ckd_mmdet::_base_/alignments/roi_ckd.py'``.
+
 ``ckd_mmdet.compat.gloo`` is the same for two processes on a machine without a GPU.
 """
 
 from ckd_mmdet.compat.extension import activate, require_openmmlab
+from ckd_mmdet.compat.hub import register_configs
 
-__all__ = ['activate', 'require_openmmlab']
+__all__ = ['activate', 'register_configs', 'require_openmmlab']
 
 activate()
+register_configs()

@@ -1,0 +1,82 @@
+# Each target does all of its set-up in .venv: made once, refreshed when the requirements change.
+
+PYTHON ?= python3
+VENV ?= .venv
+REQUIREMENTS ?= requirements.txt
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint again
+
+help:
+	@echo 'make demo          train a teacher, a student alone and a student with CKD; table, report and picture'
+	@echo 'make demo QUICK=1  the same within three minutes, on a few images'
+	@echo 'make test          ruff, mypy and pytest'
+	@echo 'make lint          ruff and mypy'
+	@echo 'make install       the set-up alone, in $(VENV); the other targets do it themselves'
+	@echo
+	@echo 'PYTHON=python3.12 make ...   takes that interpreter (3.10 to 3.12)'
+
+install: $(READY)
+	@echo 'Ready: $(BIN)/python'
+
+demo: $(READY)
+	@$(BIN)/python tools/demo.py $(if $(filter-out 0,$(QUICK)),--quick)
+
+lint: $(READY)
+	@echo 'ruff' && $(BIN)/python -m ruff check --quiet .
+	@echo 'mypy' && $(BIN)/python -m mypy
+
+# One thread a worker: two processes on one core each are faster than one process on two.
+test: lint
+	@echo 'pytest, $(WORKERS) workers' && \
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+
+# $(READY) is written last and taken away first: without it, a set-up was cut off, and starts from an empty folder.
+# It holds the folder that it was made in: the package of a copied or moved folder would still be the old one's.
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell cat '$(READY)'),$(CURDIR))
+REDO := again
+endif
+endif
+
+# An interpreter asked for by name is taken, whatever the folder had before.
+version = $(shell '$(1)' -c 'import sys; print(sys.version_info[:2])' 2>/dev/null)
+ifneq ($(origin PYTHON),file)
+ifneq ($(call version,$(PYTHON)),$(call version,$(BIN)/python))
+OTHER := yes
+REDO := again
+endif
+endif
+
+define CHECK_PYTHON
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+    sys.exit("ckd_mmdet needs Python 3.10, 3.11 or 3.12, and $(PYTHON) is Python %d.%d.%d.\nName another, for example:  PYTHON=python3.12 make $(MAKECMDGOALS)" % sys.version_info[:3])
+endef
+export CHECK_PYTHON
+
+$(READY): $(REQUIREMENTS) pyproject.toml $(REDO)
+	@set -e; \
+	if [ -e $(READY) ] && [ -z '$(OTHER)' ]; then \
+		echo 'set-up: refreshing $(VENV)'; \
+		mv $(READY) $(READY).old; \
+	else \
+		command -v '$(PYTHON)' >/dev/null || { echo 'PYTHON needs a Python interpreter, $(PYTHON) is not found.' >&2; exit 1; }; \
+		'$(PYTHON)' -c "$$CHECK_PYTHON"; \
+		echo "set-up 1 of 3: a new $(VENV) with $$('$(PYTHON)' -V)"; \
+		'$(PYTHON)' -m venv --clear $(VENV); \
+	fi; \
+	failed() { if [ -e $(READY).old ]; then mv $(READY).old $(READY); touch -t 200001010000 $(READY); fi; exit 1; }; \
+	echo 'set-up 2 of 3: the packages of $(REQUIREMENTS) (the first time some minutes)'; \
+	$(PIP) install --requirement $(REQUIREMENTS) || failed; \
+	echo 'set-up 3 of 3: ckd_mmdet'; \
+	$(PIP) install --no-deps --editable . || failed; \
+	rm -f $(READY).old; \
+	echo '$(CURDIR)' > $(READY)
+
+again:

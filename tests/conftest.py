@@ -1,0 +1,33 @@
+# mmdet's modules, which the tests import, need this first.
+import ckd_mmdet.compat  # noqa: F401
+import pytest
+
+# Fixtures import what they need: mmdet's import takes seconds, and the pure tests do without.
+
+
+@pytest.fixture(scope='session', autouse=True)
+def configs_are_not_laid_out():
+    """A Runner writes its config through yapf: seconds each, for a layout that no test reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, False))
+        yield
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory):
+    """A folder with 16 training and 4 validation scenes of 64x64."""
+    from ckd_mmdet.datasets.digit_scenes import make_digit_scenes
+
+    return make_digit_scenes(tmp_path_factory.mktemp('digits') / 'set', train=16, val=4, size=64)
+
+
+@pytest.fixture(scope='session')
+def digit_teacher(tmp_path_factory):
+    """Config and random weights of a toy teacher for the digits."""
+    from ckd_mmdet.datasets.digit_scenes import CLASSES
+
+    from tests.small_runs import student_config
+    from tests.toys import saved_teacher
+
+    config = student_config()
+    return dict(config=config, checkpoint=saved_teacher(tmp_path_factory.mktemp('teacher'), config, classes=CLASSES))

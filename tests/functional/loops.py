@@ -1,0 +1,64 @@
+"""The formulas once more, as plain loops over Python floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+Row = Sequence[float]
+
+TEACHER = [[2.0, 0, -1, 1], [0, 3, 1, -1], [1, -1, 2, 0]]
+STUDENT = [[1.0, 0.5, -1, 0], [0.5, 2, 0, -1], [0, -1, 1, 1]]
+
+
+def ckd_rows(student: Tensor, teacher: Tensor, temperature: float, negatives: str, terms: str,
+             groups: Tensor | None) -> list[float]:
+    """Loss of each sample, one logarithm at a time."""
+    s, t = [_unit(row) for row in student.tolist()], [_unit(row) for row in teacher.tolist()]
+    ids = [0] * len(s) if groups is None else groups.tolist()
+    rows = []
+    for i in range(len(s)):
+        others = [j for j in range(len(s)) if ids[j] == ids[i]]
+        own = _dot(t[i], s[i]) / temperature
+        by_teacher = _log_sum_exp([_dot(t[i], s[j]) / temperature for j in others])
+        by_student = _log_sum_exp([_dot(t[j], s[i]) / temperature for j in others])
+        among_students = _log_sum_exp([_dot(t[i] if j == i else s[i], s[j]) / temperature for j in others])
+        inter = {'teacher_student': by_teacher, 'student_student': among_students,
+                 'symmetric': (by_teacher + by_student) / 2}[negatives]
+        rows.append({'both': inter - own, 'intra': -own, 'inter': inter}[terms])
+    return rows
+
+
+def kd_rows(student: Tensor, teacher: Tensor, temperature: float) -> list[float]:
+    rows = []
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        p, q = _softmax(t, temperature), _softmax(s, temperature)
+        rows.append(temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    return rows
+
+
+def agreement_numbers(student: Tensor, teacher: Tensor) -> dict[str, float]:
+    s, t = [_unit(row) for row in student.tolist()], [_unit(row) for row in teacher.tolist()]
+    n = len(s)
+    found = sum(all(_dot(t[i], s[i]) >= _dot(t[i], s[j]) for j in range(n)) for i in range(n))
+    return {'rows': n, 'cosine': sum(_dot(t[i], s[i]) for i in range(n)) / n, 'retrieval': found / n}
+
+
+def _unit(row: Row) -> list[float]:
+    length = max(math.sqrt(_dot(row, row)), 1e-12)
+    return [x / length for x in row]
+
+
+def _dot(one: Row, other: Row) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def _log_sum_exp(values: Row) -> float:
+    return math.log(sum(math.exp(value) for value in values))
+
+
+def _softmax(row: Row, temperature: float) -> list[float]:
+    powers = [math.exp(x / temperature) for x in row]
+    return [power / sum(powers) for power in powers]

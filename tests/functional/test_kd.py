@@ -1,0 +1,91 @@
+"""KD against a plain loop in float64."""
+
+import pytest
+import torch
+from ckd_mmdet.functional import kd_loss
+from torch import Tensor
+
+from tests.functional.loops import kd_rows
+
+
+def random_pair(n: int = 6, c: int = 5) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    return 3 * torch.randn(n, c, dtype=torch.float64), 3 * torch.randn(n, c, dtype=torch.float64)
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
+def test_it_equals_the_loop(temperature: float) -> None:
+    student, teacher = random_pair()
+    ours = kd_loss(student, teacher, temperature=temperature)
+    assert ours.tolist() == pytest.approx(kd_rows(student, teacher, temperature), rel=1e-12)
+
+
+def test_it_gives_the_number_worked_out_by_hand() -> None:
+    # p = (3/4, 1/4), q = (1/2, 1/2): 3/4 log 3/2 + 1/4 log 1/2
+    teacher = torch.tensor([[3.0, 1.0]]).log()
+    assert kd_loss(torch.zeros(1, 2), teacher).item() == pytest.approx(0.130812, abs=1e-6)
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
+def test_its_gradient_is_that_of_finite_differences(temperature: float) -> None:
+    student, teacher = random_pair()
+    assert torch.autograd.gradcheck(lambda s: kd_loss(s, teacher, temperature=temperature), student.requires_grad_())
+
+
+@pytest.mark.parametrize('temperature', [2.0, 4.0])
+def test_the_temperature_divides_the_logits_and_its_square_multiplies_the_loss(temperature: float) -> None:
+    student, teacher = random_pair()
+    torch.testing.assert_close(kd_loss(student, teacher, temperature=temperature),
+                               temperature**2 * kd_loss(student / temperature, teacher / temperature))
+
+
+def test_the_gradient_keeps_its_size_at_high_temperature() -> None:
+    student, teacher = random_pair()
+    kd_loss(student.requires_grad_(), teacher, temperature=1e4).sum().backward()
+    centred = [logits - logits.mean(1, keepdim=True) for logits in (student.detach(), teacher)]
+    torch.testing.assert_close(student.grad, (centred[0] - centred[1]) / 5, rtol=1e-3, atol=1e-3)
+
+
+def test_equal_distributions_cost_nothing() -> None:
+    student, _ = random_pair()
+    student.requires_grad_()
+    loss = kd_loss(student, student.detach() + 7.0, temperature=3.0)  # a shift leaves the softmax
+    torch.testing.assert_close(loss, torch.zeros_like(loss), rtol=0, atol=1e-12)
+    loss.sum().backward()
+    torch.testing.assert_close(student.grad, torch.zeros_like(student), rtol=0, atol=1e-12)
+
+
+def test_no_gradient_flows_to_the_teacher() -> None:
+    student, teacher = (tensor.requires_grad_() for tensor in random_pair())
+    kd_loss(student, teacher).sum().backward()
+    assert student.grad.any()
+    assert teacher.grad is None
+
+
+def test_no_sample_gives_no_value() -> None:
+    assert kd_loss(torch.zeros(0, 5), torch.zeros(0, 5)).shape == (0,)
+
+
+def test_a_class_that_is_certain_gives_no_nan() -> None:
+    student = torch.tensor([[0.0, 1e4], [1e4, 0.0]], requires_grad=True)
+    loss = kd_loss(student, torch.tensor([[1e4, 0.0], [1e4, 0.0]]))
+    loss.sum().backward()
+    assert loss.tolist() == [1e4, 0]
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_only_in_the_logits(dtype: torch.dtype) -> None:
+    student, teacher = (10 * tensor.to(dtype) for tensor in random_pair())
+    with torch.autocast('cpu', dtype=dtype):
+        ours = kd_loss(student, teacher, temperature=2.0)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), kd_loss(student.double(), teacher.double(), temperature=2.0),
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_a_wrong_argument_is_named() -> None:
+    with pytest.raises(ValueError, match=r'`kd_loss` needs a `temperature` greater than 0, got 0'):
+        kd_loss(*random_pair(), temperature=0)
+    with pytest.raises(ValueError, match=r'of one shape \(n, c\), got \(2, 5\) and \(3, 5\)'):
+        kd_loss(torch.zeros(2, 5), torch.zeros(3, 5))

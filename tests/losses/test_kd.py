@@ -1,0 +1,25 @@
+"""Every hyper-parameter of KDLoss reaches the formula."""
+
+import pytest
+import torch
+from ckd_mmdet.functional import kd_loss
+from ckd_mmdet.losses import KDLoss
+from ckd_mmdet.samples import AlignedSamples, Side
+
+
+@pytest.mark.parametrize('temperature', [1.0, 4.0])
+def test_the_temperature_reaches_the_formula(temperature: float) -> None:
+    torch.manual_seed(0)
+    samples = AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 3)
+    expected = kd_loss(samples.student.logits, samples.teacher.logits, temperature=temperature).mean()
+    assert KDLoss(temperature, loss_weight=0.5)(samples) == 0.5 * expected
+    assert KDLoss(3.0, loss_weight=0.5)(samples) != 0.5 * expected
+
+
+def test_by_default_nothing_is_softened() -> None:
+    assert KDLoss().temperature == 1
+
+
+def test_a_wrong_temperature_is_named_when_it_is_built() -> None:
+    with pytest.raises(ValueError, match='`KDLoss` needs a `temperature` greater than 0, got -1'):
+        KDLoss(-1)

@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+from ckd_mmdet.config import HOOK, add_hook, check_data, plain_student, read_config
+from mmengine.config import Config
+
+DISTILLED = dict(type='ckd_mmdet.Distiller', student=dict(type='FasterRCNN'), teacher=dict(config='net.py'))
+
+
+def test_a_config_of_an_installed_package_is_read() -> None:
+    assert read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model.type == 'RetinaNet'
+
+
+@pytest.mark.parametrize('hooks', [None, [], [dict(type='EMAHook')]])
+def test_the_hook_is_added_once_beside_the_users_own(hooks: list | None) -> None:
+    cfg = Config(dict(custom_hooks=hooks))
+    add_hook(cfg)
+    add_hook(cfg)
+    assert [hook['type'] for hook in cfg.custom_hooks] == [*(hook['type'] for hook in hooks or []), HOOK]
+
+
+def test_a_hook_that_is_there_stays_as_it_is() -> None:
+    cfg = Config(dict(custom_hooks=[dict(type=HOOK, priority=90)]))
+    add_hook(cfg)
+    assert cfg.custom_hooks == [dict(type=HOOK, priority=90)]
+
+
+def test_the_student_takes_the_distillers_place() -> None:
+    cfg = Config(dict(model=DISTILLED))
+    plain_student(cfg)
+    assert cfg.model == dict(type='FasterRCNN')
+    plain_student(cfg)
+    assert cfg.model == dict(type='FasterRCNN')
+
+
+def test_the_student_keeps_the_preprocessing_that_the_distiller_gave_it() -> None:
+    cfg = Config(dict(model=dict(**DISTILLED, data_preprocessor=dict(type='DetDataPreprocessor', mean=[1., 2., 3.]))))
+    plain_student(cfg)
+    assert cfg.model.data_preprocessor.mean == [1., 2., 3.]
+
+
+def dataset(digits: Path, **changes: object) -> dict:
+    return {**dict(type='CocoDataset', data_root=str(digits), ann_file='annotations/train.json',
+                   data_prefix=dict(img='train/')), **changes}
+
+
+@pytest.mark.parametrize('wrapped', [
+    lambda data: data,
+    lambda data: dict(type='ConcatDataset', datasets=[data, data]),
+    lambda data: dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[data])),
+    lambda data: dict(type='MultiImageMixDataset', dataset=data)])
+def test_data_that_are_there_pass_and_missing_ones_are_found_in_any_wrapper(digits: Path, wrapped: callable) -> None:
+    check_data(Config(dict(train_dataloader=dict(dataset=wrapped(dataset(digits))))), ('train_dataloader',))
+    missing = Config(dict(train_dataloader=dict(dataset=wrapped(dataset(digits, data_root='nowhere')))))
+    with pytest.raises(ValueError, match='data_root'):
+        check_data(missing, ('train_dataloader',))
+    check_data(missing, ('val_dataloader',))  # not asked for
+
+
+@pytest.mark.parametrize('changes', [
+    dict(data_root='s3://bucket/coco'), dict(data_root='nowhere', backend_args=dict(backend='petrel')),
+    dict(data_root='', ann_file='https://host/train.json', data_prefix=dict())])
+def test_data_on_another_machine_are_left_to_their_reader(digits: Path, changes: dict) -> None:
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset(digits, **changes)))), ('train_dataloader',))
+
+
+def test_an_absolute_annotation_file_needs_no_root(digits: Path) -> None:
+    whole = dataset(digits, data_root='', ann_file=str(digits / 'annotations/train.json'),
+                    data_prefix=dict(img=str(digits / 'train')))
+    check_data(Config(dict(train_dataloader=dict(dataset=whole))), ('train_dataloader',))
+
+
+def test_a_config_without_data_passes() -> None:
+    check_data(Config(dict(val_dataloader=None)), ('train_dataloader', 'val_dataloader'))

@@ -1,0 +1,65 @@
+"""Two processes with gloo on CPU: the tool trains, and what the ranks' losses are to each other."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.device import get_device
+
+from tests.small_runs import ROOT, distilled, run_config, student_config
+from tests.toys import toy_model
+
+pytestmark = pytest.mark.skipif(get_device() != 'cpu', reason='needs a machine without a GPU')
+
+
+@pytest.fixture(scope='module')
+def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    work_dir = tmp_path_factory.mktemp('two')
+    cfg = run_config(distilled(student_config(), digit_teacher), digits, work_dir, epochs=1)
+    cfg.train_cfg.val_interval = 9
+    cfg.custom_hooks = [dict(type='Tell')]
+    cfg.dump(work_dir / 'config.py')
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+         str(Path(__file__).with_name('two_processes.py')), str(work_dir / 'config.py'), str(work_dir)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
+    lines = [line for line in done.stdout.splitlines() if line.startswith('TOLD ')]
+    assert done.returncode == 0 and len(lines) == 1, done.stderr[-5000:]
+    return dict(json.loads(lines[0].removeprefix('TOLD ')), work_dir=work_dir)
+
+
+def test_two_processes_train_one_student(told: dict) -> None:
+    first, second = (rank[0] for rank in told['runs'])
+    assert first['wrapper'] == second['wrapper'] == 'MMDistributedDataParallel'
+    assert len(first['losses']) == len(second['losses']) == 2
+    for ours, theirs in zip(first['losses'], second['losses'], strict=True):
+        assert {'loss', 'roi.loss_ckd', 'roi.rows'} <= set(ours) and ours['roi.rows'] > 0
+        assert torch.tensor(list(ours.values())).isfinite().all()
+        assert ours['loss'] != theirs['loss']  # each logs its own images'
+    assert first['weight'] == second['weight']
+
+
+def test_a_student_of_two_processes_is_ordinary(told: dict) -> None:
+    weights = torch.load(told['work_dir'] / 'as_is/student.pth', weights_only=False)['state_dict']
+    student = toy_model(student_config())
+    student.load_state_dict(weights, strict=True)
+    assert float(student.backbone.conv1.weight.double().sum()) == told['runs'][0][0]['weight']
+
+
+def test_unused_parameters_are_not_looked_for_unless_the_user_asks(told: dict) -> None:
+    assert [[run['find_unused'] for run in rank] for rank in told['runs']] == [[False, True]] * 2
+    assert told['runs'][0][0]['losses'] == told['runs'][0][1]['losses']
+
+
+def test_kd_over_the_ranks_is_kd_of_the_joined_rows(told: dict) -> None:
+    assert told['kd']['ranks'] == pytest.approx(told['kd']['joined'], abs=1e-6)
+
+
+def test_ckd_over_the_ranks_is_the_mean_of_each_ranks_own(told: dict) -> None:
+    assert told['ckd']['ranks'] == pytest.approx(told['ckd']['mean'], abs=1e-6)
+    assert told['ckd']['ranks'][0] != pytest.approx(told['ckd']['joined'][0], abs=1e-2)  # negatives are a process's own
