@@ -189,7 +189,7 @@ class Steps:
 
         Of one ``seed`` all variants sample the same RoIs.
         """
-        pass
+        torch.manual_seed(seed)
         self._wait()
         start = time.perf_counter()
         with self.optimizer.optim_context(self.distiller):

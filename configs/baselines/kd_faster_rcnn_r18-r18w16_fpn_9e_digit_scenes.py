@@ -1,4 +1,4 @@
-# The control: KD on the rows that CKD pairs, the foreground RoIs.
+# The control: KD on all sampled RoIs.
 _base_ = ['./faster_rcnn_r18w16_fpn_9e_digit_scenes.py', '../_base_/alignments/roi_kd.py']
 
 model = dict(
@@ -8,4 +8,3 @@ model = dict(
     teacher=dict(config='configs/baselines/faster_rcnn_r18_fpn_9e_digit_scenes.py',
                  checkpoint='work_dirs/faster_rcnn_r18_fpn_9e_digit_scenes/epoch_9.pth'),
     alignments=_base_.roi_kd)
-model['alignments']['roi'].update(selector=dict(type='Foreground'))
