@@ -63,7 +63,7 @@ export CHECK_PYTHON
 $(READY): $(REQUIREMENTS) pyproject.toml $(REDO)
 	@set -e; \
 	if [ -e $(READY) ] && [ -z '$(OTHER)' ]; then \
-		echo 'set-up: refreshing $(VENV)'; \
+		echo 'set-up 1 of 3: refreshing $(VENV)'; \
 		mv $(READY) $(READY).old; \
 	else \
 		command -v '$(PYTHON)' >/dev/null || { echo 'PYTHON needs a Python interpreter, $(PYTHON) is not found.' >&2; exit 1; }; \

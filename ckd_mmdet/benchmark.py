@@ -27,7 +27,7 @@ from ckd_mmdet.config import DISTILLER, read_config
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.samples import AlignedSamples, Candidates, Side
 from ckd_mmdet.taps import ModuleTap
-from ckd_mmdet.teacher import _build, _read_config
+from ckd_mmdet.teacher import build_model, read_teacher_config
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -353,7 +353,7 @@ def _with_teacher_weights(setting: Setting) -> Iterator[Setting]:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / 'random_teacher.pth')
         init_default_scope('mmdet')
-        torch.save(_build(_read_config(_read(setting).model.teacher.config)).state_dict(), path)
+        torch.save(build_model(read_teacher_config(_read(setting).model.teacher.config)).state_dict(), path)
         yield dataclasses.replace(setting, teacher_checkpoint=path)
 
 

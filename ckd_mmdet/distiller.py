@@ -9,7 +9,7 @@ from typing import Any
 from ckd_mmdet.aligners import Aligner
 from ckd_mmdet.functional import agreement
 from ckd_mmdet.losses import DistillLoss
-from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
+from ckd_mmdet.registry import MODELS, TASK_UTILS, build, build_part
 from ckd_mmdet.samples import AlignedSamples, is_foreground
 from ckd_mmdet.selectors import All, Selector
 from ckd_mmdet.teacher import FrozenTeacher
@@ -96,7 +96,7 @@ class Distiller(BaseModel):
         self.teacher: FrozenTeacher | None = None
         self.has_hook = False  # DistillHook sets it
         if teacher and alignments:
-            self.teacher = FrozenTeacher(**teacher)
+            self.teacher = build(FrozenTeacher, teacher, '`teacher`')
             self.teacher.wear_glasses_of(model.data_preprocessor)
             self.distiller = nn.ModuleDict({name: _alignment(name, cfg) for name, cfg in alignments.items()})
             for alignment in self.distiller.values():

@@ -37,13 +37,22 @@ def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
         known = sorted(name for name, part in registry.module_dict.items() if issubclass(part, kind))
         raise ValueError(f'{where} needs the name of a registered {kind.__name__}, got {cfg["type"]!r}; '
                          f'ckd_mmdet has {", ".join(known)}.')
+    return build(found, {key: value for key, value in cfg.items() if key != 'type'}, where)
+
+
+def build(kind: type, arguments: dict, where: str) -> Any:
+    """Call ``kind(**arguments)``.
+
+    Raises:
+        ValueError: If the arguments are not those that ``kind`` takes; the text starts with ``where``.
+    """
     # MMEngine adds `_scope_` where a config took the part from another package's, `ckd_mmdet::...`
-    arguments = {key: value for key, value in cfg.items() if key not in ('type', '_scope_')}
+    arguments = {key: value for key, value in arguments.items() if key != '_scope_'}
     try:
-        inspect.signature(found).bind(**arguments)
+        inspect.signature(kind).bind(**arguments)
     except TypeError as error:
-        raise ValueError(f'{where}: `{found.__name__}` {error}; it takes {inspect.signature(found)}') from error
-    return found(**arguments)
+        raise ValueError(f'{where}: `{kind.__name__}` {error}; it takes {inspect.signature(kind)}') from error
+    return kind(**arguments)
 
 
 def _exists(registry: Registry, name: Any) -> bool:

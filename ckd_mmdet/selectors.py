@@ -48,14 +48,14 @@ class PerImageCap(Selector):
         k: Largest number of rows an image, at least 1.
 
     Raises:
-        ValueError: If ``k`` is below 1.
+        ValueError: If ``k`` is no whole number of at least 1.
     """
 
     requires = frozenset({'image_ids'})
 
     def __init__(self, k: int) -> None:
-        if k < 1:
-            raise ValueError(f'`PerImageCap` needs `k` of at least 1, got {k}.')
+        if not isinstance(k, int) or k < 1:
+            raise ValueError(f'`PerImageCap` needs a whole `k` of at least 1, got {k}.')
         self.k = k
 
     def __call__(self, candidates: Candidates) -> Tensor:

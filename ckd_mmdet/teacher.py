@@ -41,12 +41,12 @@ class FrozenTeacher:
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
                  check_accuracy: bool = True) -> None:
-        self.config = _read_config(config)
+        self.config = read_teacher_config(config)
         self.name = str(config) if isinstance(config, str | Path) else 'the given config'
         self.checkpoint = str(checkpoint or _zoo_address(config))
         self.check_accuracy = check_accuracy
         loaded = _read_checkpoint(self.checkpoint)
-        self.model = _build(self.config)
+        self.model = build_model(self.config)
         _load(self.model, loaded.get('state_dict', loaded), self.checkpoint, self.name)
         self.model.eval().requires_grad_(False)
         self.classes = _class_names(loaded, self.config)
@@ -152,7 +152,8 @@ def _round(values: tuple[float, ...]) -> list[float]:
     return [round(value, 3) for value in values]
 
 
-def _read_config(config: str | Path | dict) -> Config:
+def read_teacher_config(config: str | Path | dict) -> Config:
+    """Read a whole config from a path, an ``mmdet::...`` name, or a dict (a whole config, or its ``model``)."""
     if isinstance(config, dict):
         return Config(config if 'model' in config else dict(model=config))
     try:
@@ -183,15 +184,18 @@ def _read_checkpoint(checkpoint: str) -> dict:
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not: '
-                         f'{type(error).__name__}: {error}. Give a path that exists, or download it first.') from error
-    if not isinstance(loaded, dict):
+        reason = ': '.join(filter(None, [type(error).__name__, str(error).split('\n')[0].rstrip('. ')]))
+        raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a '
+                         'path that exists, or download it again.') from error
+    weights = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else loaded
+    if not isinstance(weights, dict):
         raise ValueError(f'`teacher.checkpoint` needs a checkpoint with a state dict, {checkpoint!r} holds a '
-                         f'{type(loaded).__name__}.')
+                         f'{type(weights).__name__}.')
     return loaded
 
 
-def _build(config: Config) -> nn.Module:
+def build_model(config: Config) -> nn.Module:
+    """Build the config's model, of a distilled one the student, with untrained weights."""
     model = copy.deepcopy(config.model)
     if model.get('type') == DISTILLER:  # a distilled student teaches in its turn
         model = student_of(model)
@@ -207,19 +211,20 @@ def _load(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: s
     weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
     weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
     misfit = f'`teacher.checkpoint` needs the weights of {name}, {checkpoint!r} does not fit it'
+    way_out = 'Give the checkpoint that was trained with this config.'
     try:
         keys = model.load_state_dict(weights, strict=False)
     except (RuntimeError, AttributeError) as error:  # other shapes; values that are no tensors
-        raise ValueError(f'{misfit}: {error}') from error
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ValueError(f'{misfit}: {" ".join(lines[:4])}{" ..." if len(lines) > 4 else ""} {way_out}') from error
     missing = [key for key in keys.missing_keys if not key.endswith('num_batches_tracked')]
     if missing or keys.unexpected_keys:
-        raise ValueError(f'{misfit}: {_few(missing)} missing, {_few(keys.unexpected_keys)} unexpected. '
-                         'Give the checkpoint that was trained with this config.')
+        raise ValueError(f'{misfit}: {_few(missing)} missing, {_few(keys.unexpected_keys)} unexpected. {way_out}')
 
 
 def _few(keys: Sequence[str]) -> str:
     shown = ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')
-    return f'{len(keys)} keys ({shown})' if keys else 'no key'
+    return f'{len(keys)} key{"s" if len(keys) > 1 else ""} ({shown})' if keys else 'no key'
 
 
 def _class_names(loaded: dict, config: Config) -> tuple[str, ...] | None:

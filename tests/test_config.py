@@ -72,3 +72,10 @@ def test_an_absolute_annotation_file_needs_no_root(digits: Path) -> None:
 
 def test_a_config_without_data_passes() -> None:
     check_data(Config(dict(val_dataloader=None)), ('train_dataloader', 'val_dataloader'))
+
+
+def test_a_brace_in_a_name_closes_nothing_and_opens_nothing(digits: Path, tmp_path: Path) -> None:
+    text = (digits / 'annotations/train.json').read_text().replace('"zero"', '"ze{ro"')
+    (tmp_path / 'odd.json').write_text(text)
+    check_data(Config(dict(train_dataloader=dict(dataset=dataset(digits, ann_file=str(tmp_path / 'odd.json'))))),
+               ('train_dataloader',))

@@ -81,7 +81,7 @@ def test_each_says_what_it_requires() -> None:
     assert All()(no_labels).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize('k', [0, -3])
-def test_a_cap_below_one_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f'`PerImageCap` needs `k` of at least 1, got {k}'):
+@pytest.mark.parametrize('k', [0, -3, 2.5])
+def test_a_cap_that_is_no_whole_number_of_at_least_one_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=f'`PerImageCap` needs a whole `k` of at least 1, got {k}'):
         PerImageCap(k)

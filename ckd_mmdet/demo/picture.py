@@ -71,9 +71,9 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
 
 def draw(images: Sequence[Path], truths: Sequence[Boxes], columns: Mapping[str, Sequence[Boxes]],
          classes: Sequence[str], out: Path, threshold: float = 0.5) -> None:
-    """Draw one row an image: ground truth, then each of ``columns``, whose detections below ``threshold`` are left out."""
+    """Draw one row an image: ground truth, then each of ``columns``; scores below ``threshold`` are left out."""
     rows, width = len(images), len(columns) + 1
-    figure = Figure(figsize=(3 * width, 3 * rows + 0.8), layout='constrained')
+    figure = Figure(figsize=(3.4 * width, 3.4 * rows + 0.8), layout='constrained')
     axes = figure.subplots(rows, width, squeeze=False)
     for row, path in enumerate(images):
         pixels = np.asarray(Image.open(path).convert('RGB'))
@@ -102,16 +102,19 @@ def _draw_found(axis: Axes, found: Boxes, truth: Boxes, classes: Sequence[str]) 
 
 
 def _draw_boxes(axis: Axes, boxes: Boxes, classes: Sequence[str], colors: Sequence[str]) -> None:
+    image_width = axis.get_xlim()[1]
     for i, (box, label) in enumerate(zip(boxes.boxes, boxes.labels, strict=True)):
-        _rectangle(axis, box, colors[i])
+        layer = 3 if colors[i] == RIGHT else 2  # the right ones stay in sight where many overlap
+        _rectangle(axis, box, colors[i], zorder=layer)
         text = classes[label] if boxes.scores is None else f'{classes[label]} {boxes.scores[i]:.2f}'
-        # beside the image's upper edge the name goes below the box, where it stays in sight
-        above = box[1] > 8
-        axis.text(box[0], box[1] if above else box[3], text, fontsize=7, color='black',
-                  verticalalignment='bottom' if above else 'top', clip_on=True,
+        # at an edge of the image the name moves to the side where it fits
+        top, right = box[1] <= 8, box[0] > 0.8 * image_width
+        axis.text(box[2] if right else box[0], box[3] if top else box[1], text, fontsize=7, color='black',
+                  horizontalalignment='right' if right else 'left', verticalalignment='top' if top else 'bottom',
+                  clip_on=True, zorder=layer + 0.5,
                   bbox=dict(facecolor=colors[i], edgecolor='none', pad=0.6, alpha=0.85))
 
 
-def _rectangle(axis: Axes, box: np.ndarray, color: str, linestyle: str = '-') -> None:
+def _rectangle(axis: Axes, box: np.ndarray, color: str, linestyle: str = '-', zorder: float = 1) -> None:
     axis.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, edgecolor=color, linewidth=1.6,
-                             linestyle=linestyle))
+                             linestyle=linestyle, zorder=zorder))

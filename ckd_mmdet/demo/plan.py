@@ -159,8 +159,8 @@ def keep_settings(settings: Settings, runs: dict[str, Run]) -> None:
     found = json.loads(path.read_text())
     other = [name for name in made_of if found.get(name) != made_of[name]]
     if other:
-        raise ValueError(f'{settings.folder} holds a demo of other settings ({", ".join(other)} differ): its configs or '
-                         'its options have changed since. Remove or rename the folder, then start the demo again.')
+        raise ValueError(f'{settings.folder} holds a demo of other settings ({", ".join(other)} differ): configs '
+                         'or options have changed since. Remove or rename the folder, then start the demo again.')
 
 
 def _data_options(settings: Settings, cfg: Config) -> list[str]:

@@ -105,10 +105,10 @@ def write_report(path: Path, results: dict[str, Result], *, picture: str, comman
         quick: Whether it was the quick demo.
     """
     parts = ['# Demo: CKD on DigitScenes', table(list(results.values())), verdict(**results),
-             *(f'> {caution}' for caution in cautions(quick)),
+             '\n'.join(f'- {caution}' for caution in cautions(quick)),
              f'![The same validation images: ground truth and the three detectors]({picture})',
              '## Repeat it', 'From the repository\'s root:',
-             *(f'{title}:\n\n```bash\n{command}\n```' for title, command in commands.items()),
+             *(f'{title[0].upper()}{title[1:]}:\n\n```bash\n{command}\n```' for title, command in commands.items()),
              '## Settings', '\n'.join(f'- {name}: {value}' for name, value in settings.items())]
     path.write_text('\n\n'.join(parts) + '\n')
 

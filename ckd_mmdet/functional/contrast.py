@@ -43,8 +43,9 @@ def ckd_loss(
         groups: Shape ``(n,)``; only samples with equal ids are contrasted. ``None``: the whole batch.
 
     Returns:
-        Loss of each sample, shape ``(n,)``, in at least float32. Empty for ``n = 0``; exactly zero for ``n = 1``
-        with both terms.
+        Loss of each sample, shape ``(n,)``, in at least float32. Empty for ``n = 0``; zero up to rounding for
+        ``n = 1`` with both terms. Lengths are kept from 0 by ``1e-12``, as released: a row of zeros has the cosine 0
+        and, on the student's side, a huge gradient, so do not start a classifier from zeros without clipping.
 
     Raises:
         ValueError: If shapes differ, ``temperature`` is not positive, or a choice is unknown.

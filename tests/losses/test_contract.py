@@ -11,7 +11,9 @@ from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples, Side
 from torch import Tensor, nn
 
-LOSSES = sorted((part for part in MODELS.module_dict.values() if issubclass(part, DistillLoss)),
+# ours alone: other tests register losses that only serve to be refused
+LOSSES = sorted((part for part in MODELS.module_dict.values()
+                 if issubclass(part, DistillLoss) and part.__module__.startswith('ckd_mmdet.')),
                 key=lambda part: part.__name__)
 NUM_CLASSES = 4
 
@@ -150,7 +152,7 @@ class Projected(RowLoss):
 @pytest.mark.parametrize(('n', 'weight'), [(0, 1.0), (8, 0.0)], ids=['no row', 'no weight'])
 def test_what_a_loss_learns_stays_in_the_graph(n: int, weight: float) -> None:
     loss = Projected(weight)
-    loss(rows(n), epoch=1).backward()
+    loss(rows(n), epoch=math.nan).backward()  # nor is it computed
     for parameter in loss.parameters():
         assert parameter.grad is not None
         assert not parameter.grad.any()

@@ -1,0 +1,119 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# An interpreter whose `-m venv` and `-m pip` only write down that they were called; {pip} is what pip does.
+INTERPRETER = """#!/bin/sh
+case "$*" in
+  "-m venv --clear "*) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
+  "-m pip "*) echo "$@" >> pip.log; {pip} ;;
+  -V) echo "Python {version}" ;;
+  *) exec {real} -c "import sys; sys.version_info = ({version}); exec(sys.argv[2])" "$@" ;;
+esac
+"""
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key not in ('PYTHON', 'MAKEFLAGS', 'MAKELEVEL')}
+    return subprocess.run(['make', *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def interpreter(folder: Path, name: str = 'python-fake', version: str = '3, 11, 7', pip: str = 'true') -> str:
+    path = folder / name
+    path.write_text(INTERPRETER.format(pip=pip, real=sys.executable, version=version))
+    path.chmod(0o755)
+    return f'PYTHON={path}'
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    folder = tmp_path / 'copy'
+    folder.mkdir()
+    for name in ('Makefile', 'pyproject.toml', 'requirements.txt'):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def pip_calls(folder: Path) -> int:
+    log = folder / 'pip.log'
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+@pytest.mark.parametrize('version', ['3, 9, 18', '3, 13, 0', '2, 7, 18'])
+def test_an_unsupported_python_is_refused_by_its_version_with_the_way_out(version: str, copy: Path) -> None:
+    done = make(copy, 'demo', interpreter(copy, version=version))
+    assert done.returncode
+    assert f'is Python {version.replace(", ", ".")}' in done.stderr
+    assert 'PYTHON=python3.12 make demo' in done.stderr
+    assert not (copy / '.venv').exists()
+
+
+def test_a_missing_interpreter_is_named(copy: Path) -> None:
+    assert 'no-such-python is not found' in make(copy, 'install', 'PYTHON=no-such-python').stderr
+
+
+def test_a_finished_setup_is_not_repeated(copy: Path) -> None:
+    first = make(copy, 'install', interpreter(copy))
+    assert 'a new .venv with Python 3, 11, 7' in first.stdout and pip_calls(copy) == 2
+    for again in (make(copy, 'install'), make(copy, 'install', interpreter(copy))):
+        assert again.stdout == 'Ready: .venv/bin/python\n'
+    assert pip_calls(copy) == 2
+
+
+@pytest.mark.parametrize('name', ['requirements.txt', 'pyproject.toml'])
+def test_changed_requirements_refresh_the_venv(name: str, copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    for path, seconds in {'requirements.txt': 1, 'pyproject.toml': 1, '.venv/.ready': 2, name: 3}.items():
+        os.utime(copy / path, (seconds, seconds))
+    assert 'refreshing .venv' in make(copy, 'install').stdout
+    assert pip_calls(copy) == 4
+    assert make(copy, 'install').stdout == 'Ready: .venv/bin/python\n'
+
+
+def test_a_moved_folder_is_set_up_anew(copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    moved = copy.rename(copy.with_name('moved'))
+    assert 'refreshing .venv' in make(moved, 'install').stdout
+    assert make(moved, 'install').stdout == 'Ready: .venv/bin/python\n'
+
+
+def test_another_interpreter_makes_another_venv(copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    other = interpreter(copy, 'python-other', version='3, 12, 1')
+    assert 'a new .venv with Python 3, 12, 1' in make(copy, 'install', other).stdout
+    assert make(copy, 'install').stdout == 'Ready: .venv/bin/python\n'  # and stays, whatever python3 is
+
+
+@pytest.mark.parametrize('pip', ['exit 1', 'kill -9 $PPID'])
+def test_a_failed_or_killed_setup_does_not_look_finished(pip: str, copy: Path) -> None:
+    for _ in range(2):  # the second begins anew
+        done = make(copy, 'install', interpreter(copy, pip=pip))
+        assert done.returncode and 'a new .venv' in done.stdout
+        assert not (copy / '.venv/.ready').exists()
+
+
+def test_a_failed_refresh_keeps_the_venv_and_is_tried_again(copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    os.utime(copy / '.venv/.ready', (0, 0))
+    shutil.copy(copy / '.venv/bin/python', copy / 'python-good')
+    interpreter(copy / '.venv/bin', 'python', pip='exit 1')  # no network, say
+    for _ in range(2):
+        done = make(copy, 'install')
+        assert done.returncode and 'refreshing .venv' in done.stdout
+    shutil.copy(copy / 'python-good', copy / '.venv/bin/python')
+    assert make(copy, 'install').returncode == 0
+
+
+def test_a_killed_refresh_makes_a_new_venv(copy: Path) -> None:
+    python = interpreter(copy)
+    make(copy, 'install', python)
+    os.utime(copy / '.venv/.ready', (0, 0))
+    interpreter(copy / '.venv/bin', 'python', pip='kill -9 $PPID')
+    assert make(copy, 'install').returncode
+    assert 'a new .venv' in make(copy, 'install', python).stdout
