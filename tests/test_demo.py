@@ -218,9 +218,9 @@ def test_an_interruption_ends_all_jobs(tmp_path: Path) -> None:
 
 
 def test_a_job_gets_its_threads(tmp_path: Path) -> None:
-    job = python('import os; print(os.environ["OMP_NUM_THREADS"])', tmp_path / 'log')
+    job = python('import os; print(os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"])', tmp_path / 'log')
     run_together([job], lambda: None, interval=0.02)
-    assert (tmp_path / 'log').read_text() == '1\n'
+    assert (tmp_path / 'log').read_text() == '1 PASSIVE\n'
 
 
 def test_a_second_demo_is_kept_out_while_a_job_of_a_killed_one_lives(tmp_path: Path) -> None:

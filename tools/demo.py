@@ -4,6 +4,7 @@ Interrupted, it continues where it stopped.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import ckd_mmdet.compat  # noqa: F401
-from ckd_mmdet.demo.main import run_demo
 from ckd_mmdet.demo.plan import FULL, QUICK
+
+with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+    from ckd_mmdet.demo.main import run_demo
 
 
 def main() -> None:

@@ -86,8 +86,9 @@ def cautions(quick: bool) -> list[str]:
             'Teacher and student alone trained at the same time and share the machine; the student with CKD had it to '
             'itself. Compare no ms per step across these rows; `tools/benchmark.py` measures what CKD costs.']
     if quick:
-        said.insert(0, 'This was the quick demo: it shows the machinery. Models of a few dozen steps are near chance, '
-                       'and their numbers say nothing about CKD; `make demo` without QUICK=1 trains long enough. The '
+        said.insert(0, 'This was the quick demo: it shows the machinery. Models of a few dozen steps are near chance: '
+                       'their numbers say nothing about CKD, and no detection reaches the picture\'s threshold; '
+                       '`make demo` without QUICK=1 trains long enough. The '
                        'check that stops a run whose teacher is at chance level (`teacher.check_accuracy`) was off.')
     return said
 
