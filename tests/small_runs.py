@@ -81,8 +81,8 @@ def train(cfg: Config) -> list[dict[str, float]]:
     runner, record = Runner.from_cfg(cfg), Record()
     runner.register_hook(record)
     runner.train()
-    for loader in (runner.train_dataloader, runner.val_dataloader):
-        loader._iterator = None  # ends persistent workers at once; the garbage collector waits 5 s for each
+    for loop in filter(None, (runner.train_loop, runner.val_loop)):
+        loop.dataloader._iterator = None  # ends persistent workers at once; the garbage collector waits 5 s for each
     return record.steps
 
 
