@@ -48,10 +48,11 @@ def build(kind: type, arguments: dict, where: str) -> Any:
     """
     # MMEngine adds `_scope_` where a config took the part from another package's, `ckd_mmdet::...`
     arguments = {key: value for key, value in arguments.items() if key != '_scope_'}
+    signature = inspect.signature(kind)
     try:
-        inspect.signature(kind).bind(**arguments)
+        signature.bind(**arguments)
     except TypeError as error:
-        raise ValueError(f'{where}: `{kind.__name__}` {error}; it takes {inspect.signature(kind)}') from error
+        raise ValueError(f'{where}: `{kind.__name__}` {error}; it takes {", ".join(signature.parameters)}.') from error
     return kind(**arguments)
 
 
