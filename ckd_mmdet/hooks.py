@@ -132,7 +132,8 @@ class TeacherJudgement:
     def pronounce(self, teacher: str) -> None:
         """Raise ``RuntimeError`` at chance level, up to three standard errors of a random answer's accuracy."""
         accuracy = float(np.mean([hits / total for hits, total in self.counts.values()]))
-        chance = 1 / (len(self.counts) + 1)
+        # of one class alone, a constant answer is right always or never: only never is a sign
+        chance = 1 / (len(self.counts) + 1) if len(self.counts) > 1 else 0.0
         limit = chance + 3 * (chance * (1 - chance) / self.seen) ** 0.5
         if accuracy <= limit:
             raise RuntimeError(

@@ -63,6 +63,19 @@ def test_a_teacher_that_knows_something_passes(unbalanced: bool, right: float) -
     judged(rows(labels, torch.where(knows, labels, guess))).pronounce('net.py')
 
 
+@pytest.mark.parametrize('right', [1, 40, SEEN_ROWS])
+def test_with_one_class_a_teacher_that_finds_any_object_passes(right: int) -> None:
+    labels = torch.zeros(SEEN_ROWS, dtype=torch.long)
+    answers = torch.where(torch.arange(SEEN_ROWS) < right, 0, CLASSES)
+    judged(rows(labels, answers)).pronounce('net.py')
+
+
+def test_with_one_class_a_teacher_that_finds_none_is_stopped() -> None:
+    labels = torch.zeros(SEEN_ROWS, dtype=torch.long)
+    with pytest.raises(RuntimeError, match='right on 0.0% of the first 200 foreground rows'):
+        judged(rows(labels, torch.full_like(labels, CLASSES))).pronounce('net.py')
+
+
 def test_classes_in_another_order_are_chance() -> None:
     labels = labels_of(SEEN_ROWS, False)
     with pytest.raises(RuntimeError, match=r'right on 0.0% of the first 210 foreground rows \(mean over 10 classes\)'):
