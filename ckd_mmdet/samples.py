@@ -14,9 +14,6 @@ class Side:
     logits: Tensor
     """Raw class scores, shape ``(n, c)``."""
 
-    def select(self, rows: Tensor) -> Side:
-        return Side(self.logits[rows])
-
 
 @dataclass(frozen=True)
 class AlignedSamples:

@@ -30,7 +30,7 @@ def rows(n: int, seed: int = 0) -> AlignedSamples:
 
 
 def pick(samples: AlignedSamples, index: Tensor) -> AlignedSamples:
-    return AlignedSamples(samples.student.select(index), samples.teacher.select(index), samples.num_classes,
+    return AlignedSamples(Side(samples.student.logits[index]), Side(samples.teacher.logits[index]), samples.num_classes,
                           samples.labels[index], samples.image_ids[index])
 
 
