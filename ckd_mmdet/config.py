@@ -22,6 +22,24 @@ def read_config(config: str | Path) -> Config:
     return get_config(name) if '::' in name else Config.fromfile(name)
 
 
+def open_config(config: str, options: dict | None, work_dir: str | None, launcher: str) -> Config:
+    """Read a tool's config and apply the arguments that all tools share.
+
+    Args:
+        config: A file or ``package::...``.
+        options: Overrides from ``--cfg-options``.
+        work_dir: Goes before the config's own; without either it is ``work_dirs/<the config's name>``.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+    """
+    cfg = read_config(config)
+    cfg.launcher = launcher
+    if options:
+        cfg.merge_from_dict(options)
+    stem = os.path.splitext(os.path.basename(config))[0]
+    cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    return cfg
+
+
 def add_hook(cfg: Config) -> None:
     """Name ``DistillHook`` in ``custom_hooks``, where it is not yet named."""
     hooks = list(cfg.get('custom_hooks') or [])
@@ -30,9 +48,10 @@ def add_hook(cfg: Config) -> None:
 
 
 def plain_student(cfg: Config) -> None:
-    """Put the student in the Distiller's place: nothing but training needs a teacher."""
+    """Put the student in the Distiller's place, and drop ``DistillHook``: nothing but training needs a teacher."""
     if cfg.model.get('type') == DISTILLER:
         cfg.model = student_of(cfg.model)
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != HOOK]
 
 
 def student_of(distiller: dict) -> dict:

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
-from ckd_mmdet.config import check_data, plain_student, read_config
+from ckd_mmdet.config import check_data, open_config, plain_student
 from mmengine.config import ConfigDict, DictAction
 from mmengine.runner import Runner
 
@@ -31,15 +31,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    stem = os.path.splitext(os.path.basename(args.config))[0]
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    cfg = open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     cfg.load_from = args.checkpoint
     plain_student(cfg)
-    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook['type'] != 'ckd_mmdet.DistillHook']
     if args.show_dir:
         cfg.setdefault('visualizer', dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
         cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)

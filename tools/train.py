@@ -4,7 +4,7 @@ import argparse
 import os
 
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
-from ckd_mmdet.config import add_hook, check_data, read_config
+from ckd_mmdet.config import add_hook, check_data, open_config
 from mmengine.config import DictAction
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
@@ -29,12 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args.config)
-    cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    stem = os.path.splitext(os.path.basename(args.config))[0]
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
+    cfg = open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
