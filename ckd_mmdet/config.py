@@ -10,7 +10,9 @@ from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.hub import get_config
+from mmengine.registry import DATASETS
 
 DISTILLER = 'ckd_mmdet.Distiller'
 HOOK = 'ckd_mmdet.DistillHook'
@@ -60,6 +62,24 @@ def student_of(distiller: dict) -> dict:
     if distiller.get('data_preprocessor'):
         student.setdefault('data_preprocessor', distiller['data_preprocessor'])
     return student
+
+
+def class_names(cfg: Config) -> tuple[str, ...] | None:
+    """Class names of a config's training data: its ``metainfo``, else those of the data set's class.
+
+    ``None`` where neither has any.
+    """
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    while inner := dataset.get('dataset') or dataset.get('datasets'):  # wrappers such as ConcatDataset
+        dataset = inner[0] if isinstance(inner, list | tuple) else inner
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if not classes and 'type' in dataset:
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
+            known = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
+        classes = getattr(known, 'METAINFO', {}).get('classes')
+    if isinstance(classes, str):  # MMEngine takes a file of names too
+        classes = list_from_file(classes) if os.path.isfile(classes) else [classes]
+    return tuple(classes) if classes else None
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:

@@ -6,62 +6,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from ckd_mmdet.aligners import Aligner
-from ckd_mmdet.functional import agreement
-from ckd_mmdet.losses import DistillLoss
-from ckd_mmdet.registry import MODELS, TASK_UTILS, build, build_part
-from ckd_mmdet.samples import AlignedSamples, is_foreground
-from ckd_mmdet.selectors import All, Selector
+from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.classes import SharedClasses
+from ckd_mmdet.registry import MODELS, build
+from ckd_mmdet.samples import AlignedSamples
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-
-
-class Alignment(nn.Module):
-    """One question to the teacher: which rows are paired, which of them count, and the losses over them.
-
-    Args:
-        aligner: Config of an :class:`Aligner`.
-        losses: Configs of the losses by name; each name contains ``loss``, or MMEngine would not add it up.
-        selector: Config of a :class:`Selector`; every row by default.
-        name: The alignment's key in the config, for errors.
-
-    Raises:
-        ValueError: If a part is unknown, a name is unfit, or a loss or selector needs what the aligner does not give.
-    """
-
-    def __init__(self, aligner: dict, losses: dict[str, dict], selector: dict | None = None, *, name: str) -> None:
-        super().__init__()
-        where = f'`alignments.{name}'
-        self.aligner: Aligner = build_part(TASK_UTILS, aligner, Aligner, f'{where}.aligner`')
-        self.select: Selector = (All() if selector is None else
-                                 build_part(TASK_UTILS, selector, Selector, f'{where}.selector`'))
-        if not losses:
-            raise ValueError(f'{where}.losses` needs at least one loss; to train the student alone, leave the '
-                             'alignment out.')
-        self.losses = nn.ModuleDict()
-        for key, cfg in losses.items():
-            if 'loss' not in key or '.' in key:
-                raise ValueError(f'{where}.losses` needs names that contain `loss` and no dot, or it would not be '
-                                 f'added up; got {key!r}, call it {"loss_" + key.replace(".", "_")!r}.')
-            self.losses[key] = build_part(MODELS, cfg, DistillLoss, f'{where}.losses.{key}`')
-        for part in (self.select, *self.losses.values()):
-            lacking = part.requires - self.aligner.provides
-            if lacking:
-                raise ValueError(f'{where}` pairs a {type(part).__name__}, which requires {sorted(lacking)}, with a '
-                                 f'{type(self.aligner).__name__}, which provides {sorted(self.aligner.provides)} only; '
-                                 'take another loss, selector or aligner.')
-
-    def forward(self, aligned: AlignedSamples, *, epoch: int) -> dict[str, Tensor]:
-        """Losses over the rows, and what is logged beside them."""
-        out = {key: loss(aligned, epoch=epoch) for key, loss in self.losses.items()}
-        out.update(agreement(aligned.student.logits, aligned.teacher.logits))
-        if aligned.labels is not None:
-            out['teacher_accuracy'] = _accuracy(aligned)
-        return out
 
 
 @MODELS.register_module()
@@ -74,8 +28,8 @@ class Distiller(BaseModel):
 
     Args:
         student: Config of any detector, untouched.
-        teacher: ``dict(config=..., checkpoint=..., check_accuracy=True)``, see :class:`FrozenTeacher`; ``None`` trains
-            the student alone.
+        teacher: ``dict(config=..., checkpoint=..., class_map=None, check_accuracy=True)``, see
+            :class:`FrozenTeacher`; ``None`` trains the student alone.
         alignments: Configs by name, ``dict(aligner=..., losses=..., selector=...)``, see :class:`Alignment`; none
             trains the student alone.
         data_preprocessor: The student's, where its config keeps it outside ``model``.
@@ -100,7 +54,12 @@ class Distiller(BaseModel):
             self.teacher.wear_glasses_of(model.data_preprocessor)
             self.distiller = nn.ModuleDict({name: _alignment(name, cfg) for name, cfg in alignments.items()})
             for alignment in self.distiller.values():
-                alignment.aligner.check(model, self.teacher.model)
+                alignment.meet(model, self.teacher.model, class_map=self.teacher.class_map is not None)
+
+    def share(self, shared: SharedClasses) -> None:
+        """Distil these classes only, in every alignment; for a ``teacher.class_map``, ``DistillHook`` does it."""
+        for alignment in self.distiller.values():
+            alignment.share(shared)
 
     def forward(self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None = None,
                 mode: str = 'tensor') -> Any:
@@ -122,7 +81,7 @@ class Distiller(BaseModel):
         # 2. the teacher answers for the same rows
         feats = self.teacher.extract_feat(inputs, data_samples)
         for name, alignment in self.distiller.items():
-            aligned = alignment.aligner.ask(self.teacher.model, feats, tapes[name], data_samples, alignment.select)
+            aligned = alignment.choose(alignment.aligner.ask(self.teacher.model, feats, tapes[name], data_samples))
             self._check_finite(aligned)
 
             # 3. pure tensors from here on
@@ -187,10 +146,3 @@ def _alignment(name: str, cfg: dict) -> Alignment:
 def _epoch() -> int:
     hub = MessageHub.get_current_instance()
     return hub.get_info('epoch', 0)
-
-
-def _accuracy(aligned: AlignedSamples) -> Tensor:
-    """Share of the foreground rows whose label is the teacher's greatest score; 0 without foreground."""
-    foreground = is_foreground(aligned.labels, aligned.num_classes)
-    found = aligned.teacher.logits.argmax(1) == aligned.labels
-    return (found & foreground).sum() / foreground.sum().clamp(min=1)

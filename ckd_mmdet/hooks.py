@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 import torch
 from ckd_mmdet import __version__
-from ckd_mmdet.distiller import Alignment, Distiller
+from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.classes import match_classes
+from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.export import export_student
 from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.samples import AlignedSamples, is_foreground
+from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import Tensor, nn
@@ -49,7 +53,7 @@ class DistillHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if self.distiller is not None:
-            _check_classes(self.distiller, runner.train_dataloader.dataset.metainfo.get('classes'))
+            _pair_classes(self.distiller, runner.train_dataloader.dataset.metainfo.get('classes'))
 
     def before_train_epoch(self, runner: Runner) -> None:
         seed_epoch(runner.train_dataloader, runner.seed, runner.epoch, get_rank())
@@ -184,14 +188,40 @@ def _unwrap(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def _check_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
-    taught = distiller.teacher.classes
+def _pair_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
+    """Compare the class names, or pair them where the teacher has a ``class_map``."""
+    teacher = distiller.teacher
+    if teacher.class_map is None:
+        _check_classes(teacher, classes)
+        return
+    for names, whose in ((classes, "the data set's `metainfo`"), (teacher.classes, f'the teacher ({teacher.name})')):
+        if names is None:
+            raise ValueError(f'`teacher.class_map` needs class names, and {whose} has none; set `metainfo.classes` of '
+                             'the training data set, or take a checkpoint that mmdet wrote.')
+    for alignment in distiller.distiller.values():
+        for side, names, scoring in zip(('student', 'teacher'), (classes, teacher.classes), alignment.scorings,
+                                        strict=True):
+            if scoring.num_classes not in (1, len(names)):
+                raise ValueError(f'`alignments.{alignment.name}`: the {side} scores {scoring.num_classes} classes, and '
+                                 f'{len(names)} have names ({", ".join(names[:5])}, ...); set `num_classes` of its '
+                                 'head, or the names, so that they agree.')
+    shared = match_classes(classes, teacher.classes, teacher.class_map)
+    distiller.share(shared)
+    pairs = ', '.join(classes[ours] if classes[ours] == teacher.classes[theirs]
+                      else f'{classes[ours]} (as {teacher.classes[theirs]})'
+                      for ours, theirs in zip(shared.student, shared.teacher, strict=True))
+    print_log(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.',
+              logger='current')
+
+
+def _check_classes(teacher: FrozenTeacher, classes: Sequence[str] | None) -> None:
+    taught = teacher.classes
     if classes is None or taught is None or tuple(classes) == taught:
         return
     differing = [f'{i}: {ours!r} in the data, {theirs!r} for the teacher'
                  for i, (ours, theirs) in enumerate(zip(classes, taught, strict=False)) if ours != theirs]
     raise ValueError(
-        f'the teacher ({distiller.teacher.name}) knows other classes than the data set: '
+        f'the teacher ({teacher.name}) knows other classes than the data set: '
         f'{len(taught)} against {len(classes)}; {"; ".join(differing[:5]) or "the first ones agree"}'
-        f'{"; ..." if len(differing) > 5 else ""}. Give a teacher trained on the same categories in the same order, or '
-        "put the data set's `metainfo.classes` in the teacher's order.")
+        f'{"; ..." if len(differing) > 5 else ""}. Pair them with `teacher.class_map=\'name\'`, or give a teacher '
+        'trained on the same categories in the same order.')

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ckd_mmdet.rows import Rows
 from torch import Tensor
 
 
@@ -30,23 +31,50 @@ class AlignedSamples:
     """Shape ``(n,)``, int64; ``num_classes`` is background, negative is to be ignored."""
     image_ids: Tensor | None = None
     """Index of the row's image in the batch, shape ``(n,)``, int64."""
+    scoring: str = 'softmax'
+    """``'softmax'``: ``c = num_classes + 1``, background last; ``'sigmoid'``: ``c = num_classes``; ``'mixed'``: one
+    side of each kind, ``c = num_classes``."""
 
     def __len__(self) -> int:
         return len(self.student.logits)
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """What a selector may look at: ``n`` rows, before anything of the student is copied."""
+class Answer:
+    """What an aligner gives: every row that could be paired, where it lies.
 
-    logits: Tensor
-    """The teacher's class scores, shape ``(n, c)``."""
+    Row ``i`` of both sides speaks of the same region; nothing is copied yet.
+    """
+
+    student: Rows
+    teacher: Rows
+    labels: Tensor | None = None
+    """As the student's head numbers its classes, shape ``(n,)``; its number of classes is background, negative is to
+    be ignored."""
+    image_ids: Tensor | None = None
+    level_ids: Tensor | None = None
+    no_labels: str = ''
+    """Why there are none."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a selector may look at: one number a row, for ``n`` rows."""
+
+    confidence: Tensor
+    """The teacher's greatest score over the foreground classes, shape ``(n,)``."""
     num_classes: int
     labels: Tensor | None = None
     image_ids: Tensor | None = None
+    level_ids: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.logits)
+        return len(self.confidence)
+
+    def take(self, index: Tensor) -> Candidates:
+        """Those at ``index``, shape ``(m,)``."""
+        parts = {name: getattr(self, name) for name in ('confidence', 'labels', 'image_ids', 'level_ids')}
+        return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
 
 
 def is_foreground(labels: Tensor, num_classes: int) -> Tensor:

@@ -19,18 +19,23 @@ class Call:
     kwargs: Mapping[str, Any]
     output: Any
 
-    def arg(self, position: int, name: str) -> Any:
-        """Argument that the caller gave by position or as ``name``.
-
-        Raises:
-            RuntimeError: If the caller gave neither.
-        """
+    def get(self, position: int, *names: str) -> Any | None:
+        """Argument that the caller gave by position or as one of ``names``; ``None`` where it gave neither."""
         if position < len(self.args):
             return self.args[position]
-        if name in self.kwargs:
-            return self.kwargs[name]
-        raise RuntimeError(f'expected the argument `{name}` at position {position} of a call with '
-                           f'{len(self.args)} positional and the keyword arguments {sorted(self.kwargs)}')
+        return next((self.kwargs[name] for name in names if name in self.kwargs), None)
+
+    def arg(self, position: int, *names: str) -> Any:
+        """The same for an argument that must be there.
+
+        Raises:
+            RuntimeError: If it is not, or is ``None``.
+        """
+        found = self.get(position, *names)
+        if found is None:
+            raise RuntimeError(f'expected the argument `{names[0]}` at position {position} of a call with '
+                               f'{len(self.args)} positional and the keyword arguments {sorted(self.kwargs)}')
+        return found
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ckd_mmdet.config import DISTILLER, read_config, student_of
+from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.logging import print_log
@@ -33,6 +33,8 @@ class FrozenTeacher:
     Args:
         config: The teacher's own config: a path, ``'mmdet::...'``, or a dict (a whole config, or its ``model``).
         checkpoint: Path or address of its weights; with an ``mmdet::`` config the model zoo's by default.
+        class_map: Where its classes are not the student's: ``'name'`` pairs equal names, a dict names the teacher's
+            class for each of the student's; see :func:`ckd_mmdet.classes.match_classes`.
         check_accuracy: Whether ``DistillHook`` stops a run whose teacher classifies at chance level.
 
     Raises:
@@ -40,10 +42,11 @@ class FrozenTeacher:
     """
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
-                 check_accuracy: bool = True) -> None:
+                 class_map: str | dict[str, str] | None = None, check_accuracy: bool = True) -> None:
         self.config = read_teacher_config(config)
         self.name = str(config) if isinstance(config, str | Path) else 'the given config'
-        self.checkpoint = str(checkpoint or _zoo_address(config))
+        self.checkpoint = str(checkpoint or zoo_address(config))
+        self.class_map = class_map
         self.check_accuracy = check_accuracy
         loaded = _read_checkpoint(self.checkpoint)
         self.model = build_model(self.config)
@@ -165,8 +168,12 @@ def read_teacher_config(config: str | Path | dict) -> Config:
     return read
 
 
-def _zoo_address(config: str | Path | dict) -> str:
-    """Address of the model zoo's checkpoint for an ``mmdet::`` config."""
+def zoo_address(config: str | Path | dict) -> str:
+    """Address of the model zoo's checkpoint for an ``mmdet::`` config.
+
+    Raises:
+        ValueError: If none is known.
+    """
     name = str(config) if isinstance(config, str | Path) else 'a dict'
     address = None
     if '::' in name:
@@ -176,7 +183,7 @@ def _zoo_address(config: str | Path | dict) -> str:
             address = None
     if not address:
         raise ValueError(f'`teacher.checkpoint` is missing, and no address of a checkpoint is known for {name}; '
-                         'give the path or address of the weights.')
+                         'give the path or address of the weights (to tools/train.py, with `--teacher-checkpoint`).')
     return address
 
 
@@ -186,7 +193,8 @@ def _read_checkpoint(checkpoint: str) -> dict:
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = ': '.join(filter(None, [type(error).__name__, str(error).split('\n')[0].rstrip('. ')]))
         raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a '
-                         'path that exists, or download it again.') from error
+                         'path that exists (to tools/train.py, with `--teacher-checkpoint`), or download it again.'
+                         ) from error
     weights = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(weights, dict):
         raise ValueError(f'`teacher.checkpoint` needs a checkpoint with a state dict, {checkpoint!r} holds a '
@@ -230,10 +238,7 @@ def _few(keys: Sequence[str]) -> str:
 def _class_names(loaded: dict, config: Config) -> tuple[str, ...] | None:
     """From the checkpoint (mmdet 3.x, then 2.x), else from the config; ``None`` where neither knows."""
     meta = loaded.get('meta') or {}
-    classes = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
-    if not classes:
-        dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
-        classes = (dataset.get('metainfo') or {}).get('classes')
+    classes = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or class_names(config)
     if not classes:
         return None
     return (classes,) if isinstance(classes, str) else tuple(classes)

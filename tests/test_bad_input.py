@@ -70,8 +70,14 @@ class Bench:
         file.write_text(text)
         self.train_tool(f'train_dataloader.dataset.ann_file={file}')
 
-    def with_classes(self, classes: tuple[str, ...]) -> None:
-        cfg = run_config(distilled(student_config(), self.taught), self.digits, self.folder, epochs=1)
+    def with_classes(self, classes: tuple[str, ...], **teacher: object) -> None:
+        cfg = run_config(distilled(student_config(), {**self.taught, **teacher}), self.digits, self.folder, epochs=1)
+        cfg.train_dataloader.dataset.metainfo.classes = classes
+        train(cfg)
+
+    def with_class_map(self, class_map: object, classes: tuple[str, ...] = ('three', 'zero', 'seven')) -> None:
+        taught = {**self.taught, 'class_map': class_map}
+        cfg = run_config(distilled(toy_config('faster_rcnn', len(classes)), taught), self.digits, self.folder, epochs=1)
         cfg.train_dataloader.dataset.metainfo.classes = classes
         train(cfg)
 
@@ -154,7 +160,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     # the teacher's config
     'an unknown key of the teacher': (lambda b: b.build(teacher=dict(weights='r101.pth')),
                                       r"`teacher`: `FrozenTeacher` got an unexpected keyword argument 'weights'; it "
-                                      r'takes config, checkpoint, check_accuracy'),
+                                      r'takes config, checkpoint, class_map, check_accuracy'),
     'missing config': (lambda b: b.build(teacher=dict(config='gone.py')),
                        r"`teacher.config` needs a readable config, got 'gone.py'"),
     'config not in mmdet': (lambda b: b.build(teacher=dict(config='mmdet::faster_rcnn/gone.py')),
@@ -165,9 +171,22 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     # teacher and student
     'class names differ': (lambda b: b.with_classes(RENAMED),
                            r"knows other classes than the data set: 10 against 10; 1: 'uno' in the data, 'one' for the "
-                           r'teacher. Give a teacher trained on the same categories'),
+                           r"teacher. Pair them with `teacher.class_map='name'`, or give a teacher trained on"),
     'number of classes differs': (lambda b: b.build(student=toy_config('faster_rcnn', num_classes=4)),
-                                  r'`RoIAligner` needs as many classes in the teacher \(10\) as in the student \(4\)'),
+                                  r'`alignments.roi` needs as many classes in the teacher \(10\) as in the student '
+                                  r"\(4\); pair them with `teacher.class_map='name'`"),
+    'class map of unknown classes': (lambda b: b.with_class_map(dict(three='drei')),
+                                     r"`teacher.class_map` names 'drei', which the teacher does not know; it knows "
+                                     r"'zero', 'one', 'two', "),
+    'class map from unknown classes': (lambda b: b.with_class_map(dict(nine='nine')),
+                                       r"`teacher.class_map` names 'nine', which the student does not know; it knows "
+                                       r"'three', 'zero', 'seven'"),
+    'no class in common': (lambda b: b.with_class_map('name', ('drei', 'null')),
+                           r"`teacher.class_map='name'` finds no class that student and teacher share. The student "
+                           r"knows 'drei', 'null'; the teacher knows 'zero', 'one', .*Give a dict from the student's"),
+    'class map for another number of classes': (
+        lambda b: b.with_classes(('three', 'zero'), class_map='name'),
+        r'`alignments.roi`: the student scores 10 classes, and 2 have names \(three, zero, ...\); set `num_classes`'),
     'padding differs': (lambda b: b.build(student=preprocessed(pad_size_divisor=24)),
                         r"needs inputs padded to a multiple of 32, the student's are padded to 24; set the student's "
                         r'`data_preprocessor.pad_size_divisor`'),

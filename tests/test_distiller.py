@@ -6,7 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.rows import TableRows
+from ckd_mmdet.samples import Answer
 from mmdet.engine.hooks import YOLOXModeSwitchHook
 from mmdet.models import FasterRCNN
 from mmengine.hub import get_config
@@ -365,3 +369,121 @@ def test_the_yolox_hook_finds_its_head() -> None:
     YOLOXModeSwitchHook(num_last_epochs=15).before_train_epoch(
         SimpleNamespace(epoch=14, max_epochs=20, model=wrapped, train_dataloader=loader, logger=logger))
     assert wrapped.student.bbox_head.use_l1
+
+
+# the rows that are chosen, and the classes that are shared
+
+
+def test_with_one_seed_the_student_starts_from_the_plain_students_weights(taught: dict) -> None:
+    weights = []
+    for cfg in (toy_config('faster_rcnn'), distilled(toy_config('faster_rcnn'), taught)):
+        torch.manual_seed(0)
+        model = MODELS.build(cfg)
+        model.init_weights()
+        weights.append(model.state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def meeting(selector: dict | list | None = None, loss: str = 'CKDLoss', students: int = 3, teachers: int = 3,
+            class_map: bool = False) -> Alignment:
+    """An alignment of two toy Faster R-CNNs with so many classes."""
+    alignment = Alignment(dict(type='RoIAligner'), dict(loss_it=dict(type=loss)), selector, name='roi')
+    student, teacher = (toy_model(toy_config('faster_rcnn', classes)) for classes in (students, teachers))
+    alignment.meet(student, teacher, class_map)
+    return alignment
+
+
+def answer(labels: list[int] | None, teachers: int = 3) -> Answer:
+    """Rows of a student of three classes; its labels, 3 is background."""
+    torch.manual_seed(0)
+    n = 6
+    student, teacher = TableRows(torch.randn(n, 4, requires_grad=True)), TableRows(torch.randn(n, teachers + 1))
+    return Answer(student, teacher, None if labels is None else torch.tensor(labels), torch.tensor([0, 0, 0, 1, 1, 1]),
+                  no_labels='its head gives none')
+
+
+def test_chosen_rows_are_the_selectors() -> None:
+    asked = answer([0, 3, 2, 3, -1, 1])
+    aligned = meeting(dict(type='Foreground')).choose(asked)
+    rows = torch.tensor([0, 2, 5])
+    assert torch.equal(aligned.student.logits, asked.student.scores[rows])
+    assert torch.equal(aligned.teacher.logits, asked.teacher.scores[rows])
+    assert aligned.labels.tolist() == [0, 2, 1]
+    assert aligned.image_ids.tolist() == [0, 0, 1]
+    assert (aligned.num_classes, aligned.scoring) == (3, 'softmax')
+
+
+def test_selectors_in_a_list_are_applied_in_turn() -> None:
+    asked = answer([0, 3, 2, 3, -1, 1])
+    aligned = meeting([dict(type='Foreground'), dict(type='PerImageCap', k=1)]).choose(asked)
+    confidence = asked.teacher.scores[:, :3].amax(1)
+    best = 0 if confidence[0] > confidence[2] else 2
+    assert torch.equal(aligned.student.logits, asked.student.scores[[best, 5]])
+
+
+def test_of_other_classes_the_shared_ones_are_distilled_and_unknown_objects_left_out() -> None:
+    alignment = meeting(students=3, teachers=5, class_map=True)
+    alignment.share(SharedClasses((2, 0), (4, 1)))  # the student's class 1 is nobody's
+    asked = answer([0, 1, 2, 3, -1, 1], teachers=5)
+    aligned = alignment.choose(asked)
+    rows, student, teacher = [0, 2, 3, 4], asked.student.scores, asked.teacher.scores
+    assert aligned.labels.tolist() == [1, 0, 2, -1]
+    torch.testing.assert_close(aligned.student.logits[:, :2], student[rows][:, [2, 0]])
+    torch.testing.assert_close(aligned.student.logits[:, 2], student[rows][:, [1, 3]].logsumexp(1))
+    torch.testing.assert_close(aligned.teacher.logits[:, :2], teacher[rows][:, [4, 1]])
+    torch.testing.assert_close(aligned.teacher.logits[:, 2], teacher[rows][:, [0, 2, 3, 5]].logsumexp(1))
+    assert aligned.student.logits.requires_grad
+
+
+def test_without_shared_classes_no_row_is_chosen() -> None:
+    with pytest.raises(RuntimeError, match="the data set's names are not known yet: train through the Runner with"):
+        meeting(teachers=5, class_map=True).choose(answer([0] * 6, teachers=5))
+
+
+def test_other_classes_without_a_map_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'as many classes in the teacher \(5\) as in the student \(3\); pair them '
+                                         r"with `teacher.class_map='name'`"):
+        meeting(teachers=5)
+
+
+def test_a_student_without_labels_is_refused_where_they_are_needed() -> None:
+    with pytest.raises(RuntimeError, match='`alignments.roi` needs labels for Foreground, and this student gives none: '
+                                           'its head gives none. Take a selector and losses that need only logits'):
+        meeting(dict(type='Foreground')).choose(answer(None))
+    assert meeting(dict(type='TeacherTopK', k=4)).choose(answer(None)).labels is None
+
+
+def mixed(loss: str) -> Alignment:
+    """A sigmoid head that learns from a softmax head."""
+    student, teacher = toy_model(toy_config('fcos')), toy_model(toy_config('fcos'))
+    teacher.bbox_head.use_sigmoid_cls, teacher.bbox_head.cls_out_channels = False, 4
+    alignment = Alignment(dict(type='DenseAligner'), dict(loss_it=dict(type=loss)), dict(type='TeacherTopK', k=4),
+                          name='dense')
+    alignment.meet(student, teacher, False)
+    return alignment
+
+
+def test_between_a_sigmoid_and_a_softmax_head_only_the_classes_are_compared() -> None:
+    alignment = mixed('CKDLoss')
+    student, teacher = TableRows(torch.randn(6, 3)), TableRows(torch.randn(6, 4))
+    aligned = alignment.choose(Answer(student, teacher))
+    assert aligned.scoring == 'mixed'
+    rows = teacher.scores[:, :3].amax(1).topk(4).indices.sort().values
+    assert torch.equal(aligned.student.logits, student.scores[rows])
+    assert torch.equal(aligned.teacher.logits, teacher.scores[rows, :3])
+
+
+def test_kd_between_a_sigmoid_and_a_softmax_head_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'`alignments.dense.losses.loss_it` is a KDLoss, which makes no sense between '
+                                         r'a student with 3 classes \(sigmoid\) and a teacher with 3 classes and '
+                                         r'background \(softmax\); take a loss that compares directions only'):
+        mixed('KDLoss')
+
+
+def test_a_direction_of_one_score_is_refused() -> None:
+    alignment = Alignment(dict(type='DenseAligner', head='rpn_head'), dict(loss_ckd=dict(type='CKDLoss')),
+                          dict(type='TeacherTopK', k=4), name='rpn')
+    model = toy_model(toy_config('faster_rcnn'))
+    with pytest.raises(ValueError, match='is a CKDLoss, which needs rows of at least 2 scores, and student and teacher '
+                                         'share 1 only; take a KDLoss here'):
+        alignment.meet(model, model, False)

@@ -13,20 +13,22 @@ TENSORS = {'torch'}
 ALLOWED = {  # beside the standard library and the part's own folder
     '__init__': set(),
     'functional': TENSORS,
-    'samples': TENSORS,
+    'rows': TENSORS,
+    'classes': TENSORS,
+    'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
     'losses': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.functional', 'ckd_mmdet.registry'},
-    'aligners': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.taps', 'ckd_mmdet.selectors', 'ckd_mmdet.registry',
-                           'mmengine.structures', 'mmdet'},
+    'aligners': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.rows', 'ckd_mmdet.classes', 'ckd_mmdet.taps',
+                           'ckd_mmdet.registry', 'mmengine.config', 'mmengine.structures', 'mmdet'},
     'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
 }
-ABOVE = {'teacher', 'distiller', 'hooks', 'config', 'export'}  # all of the above, and mmengine
+ABOVE = {'alignment', 'attach', 'teacher', 'distiller', 'hooks', 'config', 'export'}  # all of the above, and mmengine
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 FREE = {'compat',  # other people's versions
-        'benchmark', 'demo', '__main__'}  # commands: nothing of the library imports them
+        'benchmark', 'coverage', 'demo', '__main__'}  # commands: nothing of the library imports them
 
 
 def imports(file: Path) -> Iterator[str]:

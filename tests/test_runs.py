@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from ckd_mmdet.classes import SharedClasses
+from ckd_mmdet.config import add_hook
 from ckd_mmdet.datasets.digit_scenes import CLASSES
 from mmengine.config import Config
 from mmengine.runner import Runner, load_checkpoint
 
 from tests.small_runs import distilled, run_config, student_config, train
-from tests.toys import saved_teacher, toy_model
+from tests.toys import saved_teacher, toy_config, toy_model
 
 EPOCHS, STEPS = 3, 4
 
@@ -131,3 +133,19 @@ def test_a_run_whose_images_hold_nothing_trains_on(digits: Path, digit_teacher: 
     steps = train(cfg)
     assert len(steps) == STEPS and all(step['roi.teacher_accuracy'] == 0 for step in steps)
     assert all(torch.tensor(list(step.values())).isfinite().all() for step in steps)
+
+
+def test_a_student_of_three_classes_learns_from_a_teacher_of_ten(digits, digit_teacher, tmp_path):
+    model = distilled(toy_config('faster_rcnn', 3), {**digit_teacher, 'class_map': 'name'})
+    cfg = run_config(model, digits, tmp_path, epochs=1)
+    cfg.train_dataloader.dataset.metainfo.classes = ('three', 'zero', 'seven')
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # its annotations know ten
+    add_hook(cfg)
+    runner, shared = Runner.from_cfg(cfg), []
+    alignment = runner.model.distiller['roi']
+    alignment.register_forward_pre_hook(lambda module, args: shared.append((module.shared, args[0])))
+    runner.train()
+    assert len(shared) == 4
+    for pairs, aligned in shared:
+        assert pairs == SharedClasses((0, 1, 2), (3, 0, 7))
+        assert aligned.student.logits.shape == aligned.teacher.logits.shape == (len(aligned), 4)

@@ -1,31 +1,44 @@
 """Each selector against a plain loop."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from ckd_mmdet.samples import Candidates
-from ckd_mmdet.selectors import All, Foreground, PerImageCap, Selector
+from ckd_mmdet.selectors import (
+    All,
+    Chain,
+    Foreground,
+    ForegroundPlus,
+    PerImageCap,
+    PerLevelCap,
+    Random,
+    Selector,
+    TeacherTopK,
+)
 from torch import Tensor
 
 NUM_CLASSES = 3
+LIMITED = (TeacherTopK, ForegroundPlus, Random, PerImageCap, PerLevelCap)
 
 
-def candidates(n: int, images: int = 4) -> Candidates:
+def candidates(n: int, images: int = 4, levels: int = 3) -> Candidates:
     """Rows of ``images`` images in mixed order; a quarter of the labels is background, some are ignored."""
     draw = torch.Generator().manual_seed(n)
-    logits = torch.randn(n, NUM_CLASSES + 1, generator=draw)
-    logits[:, -1] += 5  # background wins, and must not count
-    return Candidates(logits, NUM_CLASSES, torch.randint(-2, NUM_CLASSES + 1, (n,), generator=draw),
-                      torch.randint(0, images, (n,), generator=draw))
+    labels = torch.randint(-2, NUM_CLASSES + 1, (n,), generator=draw)
+    image_ids, level_ids = (torch.randint(0, many, (n,), generator=draw) for many in (images, levels))
+    return Candidates(torch.randn(n, generator=draw), NUM_CLASSES, labels, image_ids, level_ids)
 
 
-def greatest(rows: Candidates, k: int) -> list[int]:
-    """The plain loop of :class:`PerImageCap`."""
-    chosen = []
-    for image in set(rows.image_ids.tolist()):
-        own = [i for i in range(len(rows)) if rows.image_ids[i] == image]
-        own.sort(key=lambda i: (-max(rows.logits[i, :NUM_CLASSES].tolist()), i))
-        chosen += own[:k]
-    return sorted(chosen)
+def greatest(rows: Candidates, among: list[int], k: int) -> list[int]:
+    """The plain loop: the ``k`` most confident rows among some, the first of equal ones."""
+    return sorted(sorted(among, key=lambda i: (-rows.confidence[i].item(), i))[:k])
+
+
+def of_each(rows: Candidates, groups: list, k: int) -> list[int]:
+    """The plain loop: the same for the rows of each group."""
+    members = {group: [i for i, own in enumerate(groups) if own == group] for group in groups}
+    return sorted(i for own in members.values() for i in greatest(rows, own, k))
 
 
 @pytest.mark.parametrize('n', [0, 1, 50])
@@ -40,30 +53,61 @@ def test_foreground_takes_the_rows_with_an_object(n: int) -> None:
 
 
 def test_foreground_leaves_out_background_and_ignored_rows() -> None:
-    rows = Candidates(torch.zeros(6, 4), NUM_CLASSES, torch.tensor([3, 0, -1, 2, -100, 1]))
+    rows = Candidates(torch.zeros(6), NUM_CLASSES, torch.tensor([3, 0, -1, 2, -100, 1]))
     assert Foreground()(rows).tolist() == [1, 3, 5]
-    assert Foreground()(Candidates(torch.zeros(2, 4), NUM_CLASSES, torch.tensor([3, -1]))).shape == (0,)
+    assert Foreground()(Candidates(torch.zeros(2), NUM_CLASSES, torch.tensor([3, -1]))).shape == (0,)
 
 
 @pytest.mark.parametrize('n', [0, 1, 7, 50])
 @pytest.mark.parametrize('k', [1, 2, 5, 1000])
-def test_per_image_cap_takes_the_k_most_confident_rows_of_each_image(n: int, k: int) -> None:
+def test_each_limit_takes_the_rows_of_the_plain_loop(n: int, k: int) -> None:
     rows = candidates(n)
-    assert PerImageCap(k)(rows).tolist() == greatest(rows, k)
+    images, levels = rows.image_ids.tolist(), rows.level_ids.tolist()
+    foreground = [i for i in range(n) if 0 <= rows.labels[i] < NUM_CLASSES]
+    background = [i for i in range(n) if rows.labels[i] == NUM_CLASSES]
+    assert TeacherTopK(k)(rows).tolist() == greatest(rows, list(range(n)), k)
+    assert ForegroundPlus(k)(rows).tolist() == sorted(foreground + greatest(rows, background, k))
+    assert PerImageCap(k)(rows).tolist() == of_each(rows, images, k)
+    assert PerLevelCap(k)(rows).tolist() == of_each(rows, list(zip(images, levels, strict=True)), k)
 
 
-def test_per_image_cap_takes_the_first_of_equal_rows() -> None:
-    rows = Candidates(torch.zeros(6, 4), NUM_CLASSES, image_ids=torch.tensor([0, 1, 0, 1, 0, 1]))
-    assert PerImageCap(2)(rows).tolist() == [0, 1, 2, 3]
+def test_the_first_of_equal_rows_is_taken() -> None:
+    numbers = torch.tensor([0, 1, 0, 1, 0, 1])
+    rows = Candidates(torch.zeros(6), NUM_CLASSES, image_ids=numbers, level_ids=torch.zeros_like(numbers))
+    assert TeacherTopK(2)(rows).tolist() == [0, 1]
+    assert PerImageCap(2)(rows).tolist() == PerLevelCap(2)(rows).tolist() == [0, 1, 2, 3]
 
 
-def test_per_image_cap_does_not_look_at_background_or_labels() -> None:
-    logits = torch.tensor([[0.0, 0, 0, 9], [1, 0, 0, -9]])
-    rows = Candidates(logits, NUM_CLASSES, torch.tensor([0, -1]), torch.zeros(2, dtype=torch.long))
-    assert PerImageCap(1)(rows).tolist() == [1]
+@pytest.mark.parametrize('n', [0, 5, 50])
+def test_random_takes_k_different_rows_and_leaves_the_global_generator(n: int) -> None:
+    rows, state = candidates(n), torch.get_rng_state()
+    drawn = Random(7)(rows).tolist()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(set(drawn)) == len(drawn) == min(n, 7)
+    assert drawn == Random(7)(rows).tolist()
 
 
-@pytest.mark.parametrize('selector', [All(), Foreground(), PerImageCap(2)], ids=lambda one: type(one).__name__)
+def test_random_draws_other_rows_for_other_scores_and_every_row_at_some_time() -> None:
+    torch.manual_seed(0)
+    drawn = [tuple(Random(2)(Candidates(torch.randn(10), NUM_CLASSES)).tolist()) for _ in range(100)]
+    assert len(set(drawn)) > 20
+    counts = torch.tensor(drawn).flatten().bincount()
+    assert len(counts) == 10 and counts.min() > 5  # of 20 expected
+
+
+def test_a_chain_chooses_among_what_is_left() -> None:
+    rows = candidates(50)
+    foreground = Foreground()(rows).tolist()
+    assert Chain([Foreground(), TeacherTopK(3)])(rows).tolist() == greatest(rows, foreground, 3)
+    most = greatest(rows, list(range(50)), 20)
+    assert Chain([TeacherTopK(20), Foreground()])(rows).tolist() == [i for i in most if i in foreground]
+    assert Chain([Foreground(), PerImageCap(3)]).requires == {'labels', 'image_ids'}
+
+
+SELECTORS = [All(), Foreground(), *(kind(2) for kind in LIMITED)]
+
+
+@pytest.mark.parametrize('selector', SELECTORS, ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize('n', [0, 20])
 def test_rows_are_indices_in_ascending_order(selector: Selector, n: int) -> None:
     rows: Tensor = selector(candidates(n))
@@ -72,16 +116,15 @@ def test_rows_are_indices_in_ascending_order(selector: Selector, n: int) -> None
     assert (rows[1:] > rows[:-1]).all()
 
 
-def test_each_says_what_it_requires() -> None:
-    assert All.requires == frozenset()
-    assert Foreground.requires == {'labels'}
-    assert PerImageCap.requires == {'image_ids'}
-    no_labels = Candidates(torch.zeros(2, 4), NUM_CLASSES, image_ids=torch.zeros(2, dtype=torch.long))
-    assert PerImageCap(1)(no_labels).tolist() == [0]
-    assert All()(no_labels).tolist() == [0, 1]
+@pytest.mark.parametrize('selector', SELECTORS, ids=lambda one: type(one).__name__)
+def test_each_needs_what_it_says_and_no_more(selector: Selector) -> None:
+    rows = candidates(20)
+    needed = {name: getattr(rows, name) for name in selector.requires}
+    assert torch.equal(selector(Candidates(rows.confidence, NUM_CLASSES, **needed)), selector(rows))
 
 
+@pytest.mark.parametrize('kind', LIMITED)
 @pytest.mark.parametrize('k', [0, -3, 2.5])
-def test_a_cap_that_is_no_whole_number_of_at_least_one_is_refused(k: int) -> None:
-    with pytest.raises(ValueError, match=f'`PerImageCap` needs a whole `k` of at least 1, got {k}'):
-        PerImageCap(k)
+def test_a_limit_that_is_no_whole_number_of_at_least_one_is_refused(kind: type[Selector], k: int) -> None:
+    with pytest.raises(ValueError, match=f'`{kind.__name__}` needs a whole `k` of at least 1, got {k}'):
+        kind(k)

@@ -24,11 +24,33 @@ TWO_STAGE = {
     'dynamic_rcnn': 'mmdet::dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
     'double_head_rcnn': 'mmdet::double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
 }
-ONE_STAGE = {'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'}
+ONE_STAGE = {
+    'retinanet': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    'fcos': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'atss': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
+    'gfl': 'mmdet::gfl/gfl_r50_fpn_1x_coco.py',
+    'paa': 'mmdet::paa/paa_r50_fpn_1x_coco.py',
+    'tood': 'mmdet::tood/tood_r50_fpn_1x_coco.py',
+    'yolof': 'mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py',
+    'vfnet': 'mmdet::vfnet/vfnet_r50_fpn_1x_coco.py',
+    'reppoints': 'mmdet::reppoints/reppoints-moment_r50_fpn_1x_coco.py',
+    'fcos_in_strides': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py',
+}
+QUERIES = {
+    'detr': 'mmdet::detr/detr_r50_8xb2-150e_coco.py',
+    'conditional_detr': 'mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
+    'dab_detr': 'mmdet::dab_detr/dab-detr_r50_8xb2-50e_coco.py',
+    'deformable_detr': 'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    'dino': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'ddq': 'mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
+}
 
 # The keys by which a config says how wide something is, and what they are in a toy.
-WIDTHS = dict(in_channels=16, feat_channels=16, out_channels=16, conv_out_channels=16, fc_out_channels=32,
+WIDTHS = dict(in_channels=16, feat_channels=32, out_channels=16, conv_out_channels=16, fc_out_channels=32,
               stacked_convs=1, num_convs=1, init_cfg=None, pretrained=None)
+# Some of these heads want 256 channels, whatever their config says.
+QUERY_WIDTHS = dict(feedforward_channels=32, num_queries=12,
+                    dropout=0.0, ffn_drop=0.0, attn_drop=0.0, proj_drop=0.0, init_cfg=None, pretrained=None)
 
 
 register_all_modules(init_default_scope=True)
@@ -42,12 +64,25 @@ def toy_config(name: str, num_classes: int = 3) -> ConfigDict:
     model = copy.deepcopy(_model({**TWO_STAGE, **ONE_STAGE}[name]))
     _shrink(model, {**WIDTHS, 'num_classes': num_classes})
     model.backbone.update(depth=18, base_channels=8)
-    model.neck.in_channels = [8, 16, 32, 64]
-    if 'rpn_proposal' in model.train_cfg:
+    model.neck.in_channels = [8, 16, 32, 64] if model.neck.type == 'FPN' else 64
+    if 'rpn_proposal' in model.get('train_cfg', {}):
         model.train_cfg.rpn_proposal.update(nms_pre=100, max_per_img=32)
         model.test_cfg.rpn.update(nms_pre=100, max_per_img=32)
         for stage in model.train_cfg.rcnn if isinstance(model.train_cfg.rcnn, list) else [model.train_cfg.rcnn]:
             stage.sampler.num = 16
+    return model
+
+
+def toy_query_config(name: str, num_classes: int = 3, layers: int = 2) -> ConfigDict:
+    """The same of a DETR-like detector, with ``layers`` decoder layers, 12 queries and no dropout.
+
+    Those with several levels leave ``level_embed`` as the memory was.
+    """
+    model = copy.deepcopy(_model(QUERIES[name]))
+    _shrink(model, {**QUERY_WIDTHS, 'num_classes': num_classes})
+    model.backbone.update(depth=18, base_channels=8)
+    model.neck.in_channels = [[8, 16, 32, 64][i] for i in model.backbone.out_indices]
+    model.encoder.num_layers, model.decoder.num_layers = 1, layers
     return model
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from ckd_mmdet.samples import AlignedSamples
-from ckd_mmdet.selectors import Selector
+from ckd_mmdet.classes import Scoring, SharedClasses
+from ckd_mmdet.samples import Answer
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -21,19 +21,29 @@ class Aligner(ABC):
     """
 
     provides: ClassVar[frozenset[str]]
-    """What it gives to losses and selectors, of ``{'logits', 'labels', 'image_ids'}``."""
+    """What it gives to losses and selectors, of ``{'logits', 'labels', 'image_ids', 'level_ids'}``."""
+
+    shared: SharedClasses | None = None
+    """Classes that student and teacher share, where they number them differently; set before training."""
 
     @abstractmethod
-    def check(self, student: nn.Module, teacher: nn.Module) -> None:
-        """Raise ``ValueError`` where the two models cannot be paired; called once, before training."""
+    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+        """How student and teacher write the scores of a row; called once, before training.
+
+        Raises:
+            ValueError: If the two models cannot be paired.
+        """
+
+    def check_without_selector(self, student: nn.Module, where: str) -> None:  # noqa: B027  most can do without
+        """Raise ``ValueError`` where every row would be too many; ``where`` is the alignment's place in the config."""
 
     @abstractmethod
     def listen(self, student: nn.Module) -> AbstractContextManager[Any]:
         """Record the student's own forward pass, inside the ``with`` only; it yields the tape for :meth:`ask`."""
 
     @abstractmethod
-    def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any, data_samples: Sequence[BaseDataElement],
-            select: Selector) -> AlignedSamples:
+    def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
+            data_samples: Sequence[BaseDataElement]) -> Answer:
         """Let the teacher answer for the rows that the student spoke of.
 
         Args:
@@ -41,7 +51,6 @@ class Aligner(ABC):
             feats: What the teacher's ``extract_feat`` gave for the batch, one ``(N, d, h, w)`` a level.
             tape: What :meth:`listen` recorded.
             data_samples: The batch's ground truth and meta information, ``N`` of them.
-            select: Chooses the rows.
 
         Raises:
             RuntimeError: If the student's head behaves otherwise than the aligner needs.

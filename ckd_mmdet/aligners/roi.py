@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from ckd_mmdet.classes import Scoring
 from ckd_mmdet.registry import TASK_UTILS
-from ckd_mmdet.samples import AlignedSamples, Candidates, Side
-from ckd_mmdet.selectors import Selector
+from ckd_mmdet.rows import TableRows
+from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -22,15 +23,15 @@ class RoITape:
     targets: ModuleTap
     first_scores: ModuleTap
     """Of the first stage; the same as ``scores`` in a head without stages."""
-    num_classes: int
 
 
 @TASK_UTILS.register_module()
 class RoIAligner(Aligner):
     """Pairs RoI logits: the teacher classifies the student's own sampled proposals, from its own features.
 
-    For the box branch of Faster R-CNN, Mask R-CNN and each stage of Cascade R-CNN. A row is a sampled proposal of the
-    student; its logits are ``(num_classes + 1)`` scores, background last. The student's head runs once.
+    For the box branch of every RoI head of mmdet that scores classes in a layer ``fc_cls``: Faster and Mask R-CNN, each
+    stage of Cascade R-CNN and HTC, Double-Head, Dynamic, Grid, Libra, PISA, SABL, TridentNet... A row is a sampled
+    proposal of the student; its logits are ``(num_classes + 1)`` scores, background last. The student's head runs once.
 
     Args:
         stage: Stage of a head that has several, from 0; ``None`` for a head that has one. Where only one of the two
@@ -42,20 +43,18 @@ class RoIAligner(Aligner):
     def __init__(self, stage: int | None = None) -> None:
         self.stage = stage
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> None:
+    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         heads = {'student': self._bbox_head(student, 'student'), 'teacher': self._bbox_head(teacher, 'teacher')}
         staged = [model for model in (student, teacher) if isinstance(model.roi_head.bbox_head, nn.ModuleList)]
         if self.stage is not None and not staged:
             raise ValueError(f'`RoIAligner` got `stage={self.stage}`, but neither model has a RoI head with stages; '
                              'leave `stage` out.')
-        classes = {side: head.num_classes for side, head in heads.items()}
-        if classes['student'] != classes['teacher']:
-            raise ValueError(f'`RoIAligner` needs as many classes in the teacher ({classes["teacher"]}) as in the '
-                             f'student ({classes["student"]}); give a teacher trained on the same categories.')
-        widths = {side: head.fc_cls.weight.shape[0] for side, head in heads.items()}
-        if widths['student'] != widths['teacher']:
-            raise ValueError(f'`RoIAligner` needs as many logits a RoI in the teacher ({widths["teacher"]}) as in the '
-                             f'student ({widths["student"]}); one of the two heads scores its classes in another way.')
+        for side, head in heads.items():
+            width, classes = head.fc_cls.weight.shape[0], head.num_classes
+            if width != classes + 1:
+                raise ValueError(f"`RoIAligner` needs one score a class and one for background; the {side}'s "
+                                 f'{type(head).__name__} gives {width} for {classes} classes.')
+        return Scoring(heads['student'].num_classes, True), Scoring(heads['teacher'].num_classes, True)
 
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[RoITape]:
@@ -67,21 +66,16 @@ class RoIAligner(Aligner):
                 ModuleTap(head, 'roi_head.bbox_head') as scores, \
                 ModuleTap(first_head, 'roi_head.bbox_head') as first_scores, \
                 ModuleTap(head.loss_cls, 'roi_head.bbox_head.loss_cls') as targets:
-            yield RoITape(rois, scores, targets, first_scores, head.num_classes)
+            yield RoITape(rois, scores, targets, first_scores)
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
-            data_samples: Sequence[BaseDataElement], select: Selector) -> AlignedSamples:
-        rois, student_logits = _rows(tape)
-        roi_head = teacher.roi_head
+            data_samples: Sequence[BaseDataElement]) -> Answer:
+        rois, student_logits, labels, why_not = _heard(tape)
+        image_ids = rois[:, 0].long() % len(data_samples)  # TridentNet's batch holds the images once a branch
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
-            if isinstance(roi_head.bbox_head, nn.ModuleList):
-                teacher_logits = roi_head._bbox_forward(self.stage, feats, rois)['cls_score']
-            else:
-                teacher_logits = roi_head._bbox_forward(feats, rois)['cls_score']
-        labels, image_ids = _labels(tape, student_logits), rois[:, 0].long()
-        rows = select(Candidates(teacher_logits, tape.num_classes, labels, image_ids))
-        return AlignedSamples(Side(student_logits[rows]), Side(teacher_logits[rows]), tape.num_classes,
-                              labels[rows], image_ids[rows])
+            rois = torch.cat([image_ids[:, None].to(rois), rois[:, 1:]], 1)
+            teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
+        return Answer(TableRows(student_logits), TableRows(teacher_logits), labels, image_ids, no_labels=why_not)
 
     def _bbox_head(self, model: nn.Module, side: str) -> nn.Module:
         head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
@@ -93,30 +87,57 @@ class RoIAligner(Aligner):
                 raise ValueError(f'`RoIAligner` needs a `stage` from 0 to {len(head) - 1} for the stages of the '
                                  f"{side}'s {type(model.roi_head).__name__}, got {self.stage}.")
             head = head[self.stage]
-        if not hasattr(head, 'fc_cls'):
+        if not hasattr(getattr(head, 'fc_cls', None), 'weight'):
             raise ValueError(f'`RoIAligner` needs a {side} whose RoI head scores classes in a layer `fc_cls`; '
                              f'{type(head).__name__} has none.')
         return head
 
 
-def _rows(tape: RoITape) -> tuple[Tensor, Tensor]:
-    """The student's RoIs, shape ``(n, 5)``, the image in the first column, and their logits, shape ``(n, c)``."""
-    first_logits = tape.first_scores.only().output[0]
-    if not len(first_logits):  # mmdet's cascades leave out the later stages then
-        return first_logits.new_zeros(0, 5), first_logits
-    return tape.rois.only().arg(1, 'rois'), tape.scores.only().output[0]
+def classify(roi_head: nn.Module, stage: int | None, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
+    """Logits ``(n, c)`` that a RoI head, or its given stage, has for boxes.
+
+    Args:
+        roi_head: Any of mmdet's, with or without stages.
+        stage: Stage of a head with stages; not looked at for others.
+        feats: Features of the neck, one ``(N, d, h, w)`` a level.
+        rois: Shape ``(n, 5)``, the image's index in the batch first, then the corners in pixels of the input.
+    """
+    if not isinstance(roi_head.bbox_head, nn.ModuleList):
+        return roi_head._bbox_forward(feats, rois)['cls_score']
+    context = {}
+    if getattr(roi_head, 'with_semantic', False):  # HTC and SCNet add what they see of the whole image
+        context['semantic_feat'] = roi_head.semantic_head(feats)[1]
+    if getattr(roi_head, 'with_glbctx', False):
+        context['glbctx_feat'] = roi_head.glbctx_head(feats)[1]
+    return roi_head._bbox_forward(stage, feats, rois, **context)['cls_score']
 
 
-def _labels(tape: RoITape, logits: Tensor) -> Tensor:
-    """Labels that the student's own loss used for the rows, shape ``(n,)``; -1 where its weight is zero."""
-    if not len(logits):  # mmdet's BBoxHead.loss skips loss_cls without proposals
-        return torch.zeros(0, dtype=torch.long, device=logits.device)
-    targets = tape.targets.only()
-    if targets.arg(0, 'cls_score') is not logits:
-        raise RuntimeError('expected `roi_head.bbox_head.loss_cls` to be called with the rows that '
-                           '`roi_head.bbox_head` gave, saw another tensor: its labels cannot be trusted')
-    labels = targets.arg(1, 'label')
+def _heard(tape: RoITape) -> tuple[Tensor, Tensor, Tensor | None, str]:
+    """The student's RoIs ``(n, 5)``, their logits ``(n, c)``, and their labels ``(n,)`` or why there are none."""
+    if not tape.first_scores.calls:
+        raise RuntimeError(f'expected a call of {tape.first_scores.name}, saw none')
+    first_logits = tape.first_scores.calls[-1].output[0]
+    if not len(first_logits):  # mmdet's BBoxHead.loss skips loss_cls, and its cascades leave out the later stages
+        none = torch.zeros(0, dtype=torch.long, device=first_logits.device)
+        return first_logits.new_zeros(0, 5), first_logits, none, ''
+    # PISA calls the head for its sampling too, and ISR-P the loss: those that belong together share their tensor
+    by_rows = [(i, target) for target in tape.targets.calls for i, scores in enumerate(tape.scores.calls)
+               if target.arg(0, 'cls_score') is scores.output[0]]
+    if by_rows:
+        which, target = by_rows[-1]
+    else:
+        tape.scores.only()
+        which, target = 0, None
+    calls_each, rest = divmod(len(tape.rois.calls), len(tape.scores.calls))  # Double-Head extracts twice
+    if rest or not calls_each:
+        raise RuntimeError(f'expected as many calls of {tape.rois.name} for each call of {tape.scores.name}, saw '
+                           f'{len(tape.rois.calls)} and {len(tape.scores.calls)}')
+    logits, rois = tape.scores.calls[which].output[0], tape.rois.calls[which * calls_each].arg(1, 'rois')
+    if len(rois) != len(logits):
+        raise RuntimeError(f'expected {tape.scores.name} to give one row a RoI, saw {len(logits)} for {len(rois)} RoIs')
+    if target is None:
+        return rois, logits, None, 'its RoI head gives `loss_cls` other rows than those that `bbox_head` gave'
+    labels, weights = target.arg(1, 'label'), target.get(2, 'weight')
     if labels.shape != logits.shape[:1]:
-        raise RuntimeError('expected `roi_head.bbox_head.loss_cls` to be called with one label a row, '
-                           f'shape ({len(logits)},), saw {tuple(labels.shape)}')
-    return labels.masked_fill(targets.arg(2, 'weight') <= 0, -1)
+        return rois, logits, None, f'its RoI head gives `loss_cls` labels of shape {tuple(labels.shape)}'
+    return rois, logits, labels if weights is None else labels.masked_fill(weights <= 0, -1), ''

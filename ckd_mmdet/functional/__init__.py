@@ -2,6 +2,6 @@
 
 from .agreement import agreement
 from .contrast import ckd_loss
-from .kd import kd_loss
+from .kd import binary_kd_loss, kd_loss
 
-__all__ = ['agreement', 'ckd_loss', 'kd_loss']
+__all__ = ['agreement', 'binary_kd_loss', 'ckd_loss', 'kd_loss']

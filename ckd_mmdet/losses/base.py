@@ -23,6 +23,10 @@ class DistillLoss(nn.Module, ABC):
 
     requires: ClassVar[frozenset[str]]
     """What the aligner must provide, of ``{'logits', 'labels', 'image_ids'}``."""
+    scorings: ClassVar[frozenset[str]] = frozenset({'softmax', 'sigmoid', 'mixed'})
+    """Kinds of heads between which it makes sense, see :class:`ckd_mmdet.samples.AlignedSamples`."""
+    least_columns: ClassVar[int] = 1
+    """Fewest scores of a row that it can compare."""
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()

@@ -29,6 +29,8 @@ class CKDLoss(RowLoss):
         ValueError: If an argument is out of its range.
     """
 
+    least_columns = 2  # one number has no direction
+
     def __init__(self, temperature: float = 1.0, negatives: str = 'teacher_student', terms: str = 'both',
                  within: str = 'batch', loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ckd_mmdet.functional import kd_loss
+from ckd_mmdet.functional import binary_kd_loss, kd_loss
 from ckd_mmdet.functional.checks import positive
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples
@@ -13,6 +13,9 @@ from .base import RowLoss
 class KDLoss(RowLoss):
     """Divergence of each row's class distribution from the teacher's (KD, arXiv 1503.02531): the honest control.
 
+    Between heads with one sigmoid a class it is the sum of the classes' binary divergences; between a softmax and a
+    sigmoid head it is refused.
+
     Args:
         temperature: Softening of both distributions, greater than 0.
         loss_weight: Factor of the mean over rows.
@@ -21,10 +24,13 @@ class KDLoss(RowLoss):
         ValueError: If an argument is out of its range.
     """
 
+    scorings = frozenset({'softmax', 'sigmoid'})
+
     def __init__(self, temperature: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
         positive(temperature, 'temperature', 'KDLoss')
         self.temperature = temperature
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        return kd_loss(samples.student.logits, samples.teacher.logits, temperature=self.temperature)
+        divergence = kd_loss if samples.scoring == 'softmax' else binary_kd_loss
+        return divergence(samples.student.logits, samples.teacher.logits, temperature=self.temperature)

@@ -7,8 +7,10 @@ import torch
 from ckd_mmdet.aligners import RoIAligner
 from torch import nn
 
-from tests.aligners.scenes import ask, copied, hear
-from tests.toys import toy_config, toy_model
+from tests.aligners.scenes import CASES, answered, ask, copied, hear, task_loss
+from tests.toys import toy_batch, toy_config, toy_model
+
+ROI_CASES = [name for name, (kind, _, _) in CASES.items() if kind == 'RoIAligner']
 
 
 def built(name: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
@@ -41,16 +43,11 @@ def test_a_stage_where_neither_head_has_any_is_refused() -> None:
         RoIAligner(stage=0).check(built('faster_rcnn'), built('mask_rcnn'))
 
 
-def test_other_classes_are_refused() -> None:
-    message = r'needs as many classes in the teacher \(5\) as in the student \(3\); give a teacher trained on the same'
-    with pytest.raises(ValueError, match=message):
-        RoIAligner().check(built('faster_rcnn'), built('faster_rcnn', num_classes=5))
-
-
-def test_other_logits_for_the_same_classes_are_refused() -> None:
+def test_a_head_with_other_scores_than_one_a_class_and_background_is_refused() -> None:
     teacher = built('faster_rcnn')
     teacher.roi_head.bbox_head.fc_cls = nn.Linear(32, 6)
-    with pytest.raises(ValueError, match=r'needs as many logits a RoI in the teacher \(6\) as in the student \(4\)'):
+    message = "one score a class and one for background; the teacher's Shared2FCBBoxHead gives 6 for 3 classes"
+    with pytest.raises(ValueError, match=message):
         RoIAligner().check(built('faster_rcnn'), teacher)
 
 
@@ -65,40 +62,43 @@ def test_a_head_that_scores_elsewhere_is_refused() -> None:
 # In the first step
 
 
-def test_a_loss_over_other_rows_than_the_heads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_over_other_rows_than_the_heads_gives_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     student = built('faster_rcnn')
     head, own = student.roi_head.bbox_head, student.roi_head.bbox_head.loss
     monkeypatch.setattr(head, 'loss', lambda scores, *args, **kwargs: own(scores.flip(0), *args, **kwargs))
-    heard = hear(RoIAligner(), student)
-    with pytest.raises(RuntimeError, match='expected `roi_head.bbox_head.loss_cls` to be called with the rows that '
-                                           '`roi_head.bbox_head` gave, saw another tensor'):
-        ask(RoIAligner(), copied(student), heard)
+    answer = answered(RoIAligner(), copied(student), hear(RoIAligner(), student))
+    assert answer.labels is None
+    assert answer.no_labels == 'its RoI head gives `loss_cls` other rows than those that `bbox_head` gave'
 
 
-def test_a_loss_without_one_label_a_row_is_refused() -> None:
+def test_a_loss_without_one_label_a_row_gives_no_labels() -> None:
     student = built('faster_rcnn')
     student.roi_head.bbox_head.loss_cls.register_forward_pre_hook(
         lambda loss, args: (args[0], nn.functional.one_hot(args[1], 4).float(), *args[2:]))
     heard = hear(RoIAligner(), student)
     n = len(heard.tape.scores.only().output[0])
-    with pytest.raises(RuntimeError, match=rf'with one label a row, shape \({n},\), saw \({n}, 4\)'):
-        ask(RoIAligner(), copied(student), heard)
+    answer = answered(RoIAligner(), copied(student), heard)
+    assert answer.labels is None
+    assert answer.no_labels == f'its RoI head gives `loss_cls` labels of shape ({n}, 4)'
 
 
-def test_a_head_that_is_called_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_calls_that_one_counts_whose_rows_the_loss_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in PISA, which calls its head for sampling too."""
     student = built('faster_rcnn')
+    plain = ask(RoIAligner(), copied(student), hear(RoIAligner(), student))
     roi_head, own = student.roi_head, student.roi_head._bbox_forward
-    monkeypatch.setattr(roi_head, '_bbox_forward', lambda *args: own(*args) and own(*args))
-    heard = hear(RoIAligner(), student)
-    with pytest.raises(RuntimeError, match='expected one call of roi_head.bbox_head, saw 2'):
-        ask(RoIAligner(), copied(student), heard)
+    monkeypatch.setattr(roi_head, '_bbox_forward', lambda x, rois: own(x, rois[:5]) and own(x, rois))
+    aligned = ask(RoIAligner(), copied(student), hear(RoIAligner(), student))
+    assert torch.equal(aligned.student.logits, plain.student.logits)
+    assert torch.equal(aligned.teacher.logits, plain.teacher.logits)
+    assert torch.equal(aligned.labels, plain.labels)
 
 
 def test_a_stage_that_is_left_out_although_there_are_rows_is_refused() -> None:
     student = built('cascade_rcnn')
     student.roi_head.num_stages = 1
     heard = hear(RoIAligner(stage=1), student)
-    with pytest.raises(RuntimeError, match='expected one call of roi_head.bbox_roi_extractor, saw 0'):
+    with pytest.raises(RuntimeError, match='expected one call of roi_head.bbox_head, saw 0'):
         ask(RoIAligner(stage=1), copied(student), heard)
 
 
@@ -107,15 +107,92 @@ def test_a_student_that_was_not_heard_is_refused() -> None:
     heard = hear(RoIAligner(), student)
     with RoIAligner().listen(student) as heard.tape:
         pass
-    with pytest.raises(RuntimeError, match='expected one call of roi_head.bbox_head, saw 0'):
+    with pytest.raises(RuntimeError, match='expected a call of roi_head.bbox_head, saw none'):
         ask(RoIAligner(), copied(student), heard)
 
 
-def test_double_heads_with_their_two_sets_of_rois_are_refused() -> None:
-    student = built('double_head_rcnn')
-    heard = hear(RoIAligner(), student)
-    with pytest.raises(RuntimeError, match='expected one call of roi_head.bbox_roi_extractor, saw 2'):
-        ask(RoIAligner(), copied(student), heard)
+# Labels, images and proposals
+
+
+@pytest.fixture(params=ROI_CASES)
+def case(request: pytest.FixtureRequest) -> tuple[RoIAligner, dict]:
+    _, detector, arguments = CASES[request.param]
+    return RoIAligner(**arguments), toy_config(detector)
+
+
+@pytest.fixture
+def aligner(case: tuple[RoIAligner, dict]) -> RoIAligner:
+    return case[0]
+
+
+@pytest.fixture
+def student(case: tuple[RoIAligner, dict]) -> nn.Module:
+    return toy_model(case[1]).train()
+
+
+def test_labels_and_images_are_those_of_the_heads_own_sampling(
+        aligner: RoIAligner, student: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets, sampled = [], []
+    head, samplers = student.roi_head.bbox_head, student.roi_head.bbox_sampler
+    if aligner.stage is not None:
+        head, samplers = head[aligner.stage], samplers[aligner.stage]
+    own_targets, own_sample = head.get_targets, samplers.sample
+    monkeypatch.setattr(head, 'get_targets', lambda *a, **k: targets.append(own_targets(*a, **k)) or targets[-1])
+    monkeypatch.setattr(samplers, 'sample', lambda *a, **k: sampled.append(own_sample(*a, **k)) or sampled[-1])
+
+    aligned = ask(aligner, copied(student), hear(aligner, student))
+
+    (labels, _, _, _), = targets
+    assert torch.equal(aligned.labels, labels)
+    assert {3} < set(labels.tolist())  # background, and not only
+    rows = [len(result.priors) for result in sampled]
+    assert aligned.image_ids.tolist() == [0] * rows[0] + [1] * rows[1]
+    assert aligned.image_ids.dtype == aligned.labels.dtype == torch.int64
+
+
+def test_rows_whose_label_has_no_weight_are_to_be_ignored(
+        aligner: RoIAligner, student: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = student.roi_head.bbox_head
+    head = head if aligner.stage is None else head[aligner.stage]
+    own = head.get_targets
+
+    def every_third_without_weight(*args: object, **kwargs: object) -> tuple:
+        labels, weights, *boxes = own(*args, **kwargs)
+        weights[::3] = 0
+        return labels, weights, *boxes
+
+    expected = ask(aligner, copied(student), hear(aligner, student)).labels.clone()
+    expected[::3] = -1
+    monkeypatch.setattr(head, 'get_targets', every_third_without_weight)
+    assert torch.equal(ask(aligner, copied(student), hear(aligner, student)).labels, expected)
+
+
+def test_a_batch_without_proposals_trains_on_its_ground_truth(case: tuple[RoIAligner, dict]) -> None:
+    aligner, student = case[0], toy_model(proposing_nothing(case[1])).train()
+    heard = hear(aligner, student, toy_batch(num_items=[1, 3], with_mask=student.with_mask))
+    aligned = ask(aligner, copied(student), heard)
+    assert torch.equal(aligned.student.logits, aligned.teacher.logits)
+    assert aligned.image_ids.tolist() == [0, 1, 1, 1]
+    (task_loss(heard.losses) + aligned.student.logits.sum()).backward()
+
+
+@pytest.mark.parametrize('case', [name for name in ROI_CASES if name not in ('dynamic_rcnn', 'double_head_rcnn')],
+                         # mmdet's own heads fail there
+                         indirect=True)
+def test_a_batch_without_proposals_and_ground_truth_trains_on_without_rows(case: tuple[RoIAligner, dict]) -> None:
+    aligner, student = case[0], toy_model(proposing_nothing(case[1])).train()
+    heard = hear(aligner, student, toy_batch(num_items=[0, 0], with_mask=student.with_mask))
+    aligned = ask(aligner, copied(student), heard)
+    assert aligned.student.logits.shape == aligned.teacher.logits.shape == (0, 4)
+    assert aligned.labels.shape == aligned.image_ids.shape == (0,)
+    (task_loss(heard.losses) + aligned.student.logits.sum()).backward()
+
+
+def proposing_nothing(config: dict) -> dict:
+    """No proposal is as large as it must be."""
+    config = copy.deepcopy(config)
+    config.train_cfg.rpn_proposal.min_bbox_size = 10_000
+    return config
 
 
 # One side with stages, the other without

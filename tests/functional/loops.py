@@ -39,6 +39,17 @@ def kd_rows(student: Tensor, teacher: Tensor, temperature: float) -> list[float]
     return rows
 
 
+def binary_kd_rows(student: Tensor, teacher: Tensor, temperature: float) -> list[float]:
+    rows = []
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        total = 0.0
+        for a, b in zip(s, t, strict=True):
+            q, p = (1 / (1 + math.exp(-x / temperature)) for x in (a, b))
+            total += p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
+        rows.append(temperature**2 * total)
+    return rows
+
+
 def agreement_numbers(student: Tensor, teacher: Tensor) -> dict[str, float]:
     s, t = [_unit(row) for row in student.tolist()], [_unit(row) for row in teacher.tolist()]
     n = len(s)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from ckd_mmdet.functional import kd_loss
+from ckd_mmdet.functional import binary_kd_loss, kd_loss
 from torch import Tensor
 
-from tests.functional.loops import kd_rows
+from tests.functional.loops import binary_kd_rows, kd_rows
 
 
 def random_pair(n: int = 6, c: int = 5) -> tuple[Tensor, Tensor]:
@@ -89,3 +89,38 @@ def test_a_wrong_argument_is_named() -> None:
         kd_loss(*random_pair(), temperature=0)
     with pytest.raises(ValueError, match=r'of one shape \(n, c\), got \(2, 5\) and \(3, 5\)'):
         kd_loss(torch.zeros(2, 5), torch.zeros(3, 5))
+
+
+# One sigmoid a class
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
+def test_the_binary_form_equals_the_loop(temperature: float) -> None:
+    student, teacher = random_pair()
+    ours = binary_kd_loss(student, teacher, temperature=temperature)
+    assert ours.tolist() == pytest.approx(binary_kd_rows(student, teacher, temperature), rel=1e-12)
+
+
+def test_the_binary_form_gives_the_number_worked_out_by_hand() -> None:
+    # p = 3/4, q = 1/2, the two terms as above; and an equal class
+    assert binary_kd_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0, torch.e]]).log()).item() == pytest.approx(
+        0.130812, abs=1e-6)
+
+
+def test_the_binary_forms_gradient_is_that_of_finite_differences() -> None:
+    student, teacher = random_pair()
+    assert torch.autograd.gradcheck(lambda s: binary_kd_loss(s, teacher, temperature=2.0), student.requires_grad_())
+
+
+def test_the_binary_form_is_finite_where_a_probability_is_zero_or_one() -> None:
+    student = torch.tensor([[1000.0, -1000.0, 0.0]], requires_grad=True)
+    loss = binary_kd_loss(student, torch.tensor([[1000.0, -1000.0, 1000.0]]))
+    assert loss.item() == pytest.approx(0.693147, abs=1e-5)
+    loss.sum().backward()
+    assert student.grad.isfinite().all()
+
+
+def test_no_gradient_of_the_binary_form_flows_to_the_teacher() -> None:
+    student, teacher = (tensor.requires_grad_() for tensor in random_pair())
+    binary_kd_loss(student, teacher).sum().backward()
+    assert teacher.grad is None

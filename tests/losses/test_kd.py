@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ckd_mmdet.functional import kd_loss
+from ckd_mmdet.functional import binary_kd_loss, kd_loss
 from ckd_mmdet.losses import KDLoss
 from ckd_mmdet.samples import AlignedSamples, Side
 
@@ -23,3 +23,10 @@ def test_by_default_nothing_is_softened() -> None:
 def test_a_wrong_temperature_is_named_when_it_is_built() -> None:
     with pytest.raises(ValueError, match='`KDLoss` needs a `temperature` greater than 0, got -1'):
         KDLoss(-1)
+
+
+def test_between_sigmoid_heads_it_is_the_binary_form() -> None:
+    torch.manual_seed(0)
+    samples = AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 4, scoring='sigmoid')
+    expected = binary_kd_loss(samples.student.logits, samples.teacher.logits, temperature=2.0).mean()
+    assert KDLoss(2.0)(samples) == expected

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import copy
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ckd_mmdet.classes import Scoring
+from ckd_mmdet.registry import TASK_UTILS
+from ckd_mmdet.rows import MapRows, TableRows
+from ckd_mmdet.samples import Answer, is_foreground
+from ckd_mmdet.taps import ModuleTap
+from mmdet.models.dense_heads import (
+    AnchorFreeHead,
+    ATSSHead,
+    AutoAssignHead,
+    CenterNetUpdateHead,
+    FCOSHead,
+    PAAHead,
+    RepPointsHead,
+    VFNetHead,
+    YOLOV3Head,
+    YOLOXHead,
+)
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures.bbox import bbox2roi, bbox_overlaps, get_box_tensor
+from mmengine.config import ConfigDict
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from .base import Aligner
+from .dense import DenseAligner, DenseTape, ProbabilityRows, class_columns, class_rows, dense_scoring, loss_labels
+from .query import (
+    Queries,
+    QueryTape,
+    image_ids,
+    in_classes_of_teacher,
+    listen_to_queries,
+    query_scoring,
+)
+from .roi import classify
+
+NO_SCORE, SURE = -30.0, 30.0
+"""Logits whose probabilities are 0 and 1 in float32, nearly."""
+LOWEST_WANTED = -5.0
+"""Logit of the last row whose box is wanted; the rows before it have greater ones, up to 0."""
+
+
+@dataclass(frozen=True)
+class ObjectTape:
+    way: Way
+    heard: Any
+
+
+@TASK_UTILS.register_module()
+class ObjectAligner(Aligner):
+    """Pairs ground-truth objects, between any two detectors.
+
+    A row is an object, image by image in the order of the ground truth; on each side its logits are those with which
+    that detector scores it:
+
+    - a RoI head classifies the ground-truth box itself, the last stage where it has several. This is a second call of
+      the student's head, for its own features, a few boxes and with gradient; dropout and BatchNorm rest in it;
+    - a dense head gives the anchor that its own loss takes for that class and whose decoded box overlaps the object
+      most. On the teacher's side this needs the head's loss, which is computed without gradient for its labels only.
+      Where a head's labels are not to be had (see :class:`DenseAligner`), all of its anchors are looked at;
+    - a head of queries gives the query that it matches to the object, see :class:`QueryAligner`.
+
+    An object that one of the sides has no row for is left out.
+    """
+
+    provides = frozenset({'logits', 'labels', 'image_ids'})
+
+    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+        return way_of(student, 'student').check('student'), way_of(teacher, 'teacher').check('teacher')
+
+    @contextmanager
+    def listen(self, student: nn.Module) -> Iterator[ObjectTape]:
+        way = way_of(student, 'student')
+        with way.listen() as heard:
+            yield ObjectTape(way, heard)
+
+    def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: ObjectTape,
+            data_samples: Sequence[BaseDataElement]) -> Answer:
+        ours, of_ours = tape.way.of_step(tape.heard, data_samples)
+        known, samples = in_classes_of_teacher(data_samples, self.shared)
+        with torch.no_grad():  # around the teacher only: the student's rows keep their graph
+            theirs, of_theirs = way_of(teacher, 'teacher').of_feats(feats, samples)
+        found = of_ours[known] & of_theirs
+        objects = known[found]
+        labels = torch.cat([sample.gt_instances.labels for sample in data_samples])[objects]
+        return Answer(TableRows(ours[objects]), TableRows(theirs[found]), labels, image_ids(data_samples)[objects])
+
+
+class Way(ABC):
+    """A detector's way of scoring a batch's ``k`` objects."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    @abstractmethod
+    def check(self, side: str) -> Scoring:
+        """How it writes the scores.
+
+        Raises:
+            ValueError: If this head cannot.
+        """
+
+    @abstractmethod
+    def listen(self) -> AbstractContextManager[Any]:
+        """Record a training step."""
+
+    @abstractmethod
+    def of_step(self, heard: Any, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        """Logits ``(k, c)`` in a step that was listened to, and ``(k,)`` bool, which of the objects have any."""
+
+    @abstractmethod
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        """The same for a model at rest, from the features of its neck."""
+
+
+def way_of(model: nn.Module, side: str) -> Way:
+    """How a detector scores objects, by its head.
+
+    Raises:
+        ValueError: If no way is known.
+    """
+    if hasattr(getattr(model, 'roi_head', None), 'bbox_head'):
+        return RoIWay(model)
+    head = getattr(model, 'bbox_head', None)
+    if class_columns(head) is not None:
+        return DenseWay(model)
+    if hasattr(model, 'forward_transformer') and head is not None:
+        return QueryWay(model)
+    has = 'no `bbox_head`' if head is None else f'a {type(head).__name__}'
+    raise ValueError(f'`ObjectAligner` needs a {side} with a RoI head, a dense head that scores classes, or queries; '
+                     f'a {type(model).__name__} has {has}.')
+
+
+class RoIWay(Way):
+    """The box of the object itself is classified."""
+
+    def check(self, side: str) -> Scoring:
+        roi_head = self.model.roi_head
+        staged = isinstance(roi_head.bbox_head, nn.ModuleList)
+        head = roi_head.bbox_head[-1] if staged else roi_head.bbox_head
+        needs = [name for name, parameter in inspect.signature(roi_head._bbox_forward).parameters.items()
+                 if parameter.default is parameter.empty][2 + staged:]
+        if needs:
+            raise ValueError(f"`ObjectAligner` cannot ask the {side}'s {type(roi_head).__name__} for the class of a "
+                             f'box: it needs {", ".join(needs)} of its proposals too; give a detector whose RoI head '
+                             'needs features and boxes only.')
+        weight = getattr(getattr(head, 'fc_cls', None), 'weight', None)
+        if weight is None or len(weight) != head.num_classes + 1:
+            fact = 'has no such layer' if weight is None else f'gives {len(weight)} for {head.num_classes} classes'
+            raise ValueError(f"`ObjectAligner` needs one score a class and one for background in a layer `fc_cls`; the "
+                             f"{side}'s {type(head).__name__} {fact}.")
+        return Scoring(head.num_classes, True)
+
+    def listen(self) -> AbstractContextManager[ModuleTap]:
+        name = 'neck' if self.model.with_neck else 'backbone'
+        return ModuleTap(getattr(self.model, name), name)
+
+    def of_step(self, heard: ModuleTap, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        return self.of_feats(heard.only().output, data_samples)
+
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        roi_head = self.model.roi_head
+        rois = bbox2roi([sample.gt_instances.bboxes for sample in data_samples])
+        stage = len(roi_head.bbox_head) - 1 if isinstance(roi_head.bbox_head, nn.ModuleList) else None
+        with _at_rest(roi_head):
+            logits = classify(roi_head, stage, feats, rois)
+        return logits, torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+
+
+class QueryWay(Way):
+    """The query that the head's own assigner matches to the object."""
+
+    def check(self, side: str) -> Scoring:
+        return query_scoring(self.model, side, 'ObjectAligner')
+
+    def listen(self) -> AbstractContextManager[QueryTape]:
+        return listen_to_queries(self.model)
+
+    def of_step(self, heard: QueryTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        return Queries.heard(heard).logits(-1, data_samples)
+
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        return Queries.asked(self.model, feats, data_samples).logits(-1, data_samples)
+
+
+class DenseWay(Way):
+    """The anchor of the object's class whose decoded box overlaps the object most."""
+
+    # of these heads the class maps may be replaced: they decode every box that has a score
+    decoders = (BaseDenseHead, PAAHead, YOLOXHead, YOLOV3Head)
+
+    def check(self, side: str) -> Scoring:
+        head = self.model.bbox_head
+        if type(head).predict_by_feat not in [known.predict_by_feat for known in self.decoders]:
+            raise ValueError(f"`ObjectAligner` does not know how the {side}'s {type(head).__name__} decodes its boxes: "
+                             'it has a `predict_by_feat` of its own; take a DenseAligner, or another detector.')
+        loss_cls = getattr(head, 'loss_cls', None)  # SSD has none
+        if getattr(loss_cls, 'custom_cls_channels', False):
+            raise ValueError(f"`ObjectAligner` needs one score a class in the {side}'s {type(head).__name__}, and its "
+                             f'{type(loss_cls).__name__} makes them from others; give another `loss_cls`.')
+        return dense_scoring(head)
+
+    def listen(self) -> AbstractContextManager[DenseTape]:
+        return DenseAligner().listen(self.model)
+
+    def of_step(self, heard: DenseTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        output = heard.scores.only().output
+        rows = class_rows(heard.head, output)
+        index, found = best_rows(heard.head, output, rows, loss_labels(heard, rows)[0], data_samples)
+        return rows.take(index), found
+
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        head = self.model.bbox_head
+        with _answering_as_in_training(head):
+            with self.listen() as heard:
+                if _can_assign(head):
+                    head.loss(feats, data_samples)
+                else:
+                    head(feats)
+            return self.of_step(heard, data_samples)
+
+
+@torch.no_grad()
+def best_rows(head: nn.Module, output: Sequence, rows: MapRows, labels: Tensor | None,
+              data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    """The row of a dense head that speaks of each of the batch's ``k`` objects.
+
+    Args:
+        head: The head, in the mode in which it gave ``output``.
+        output: What its ``forward`` gave.
+        rows: Its rows.
+        labels: Class that the head's loss gives each row, shape ``(n,)``; ``None`` where that is not known.
+        data_samples: The batch.
+
+    Returns:
+        Indices of rows, shape ``(k,)``, and ``(k,)`` bool, which of them count: among the rows of the object's class
+        in its image (all rows of the image without labels) at least one has a box that overlaps the object's.
+    """
+    images = rows.image_ids()
+    wanted = (torch.arange(len(rows), device=images.device) if labels is None else
+              is_foreground(labels, dense_scoring(head).num_classes).nonzero().squeeze(1))
+    boxes = decoded(head, output, rows, wanted, [sample.metainfo for sample in data_samples])
+    index, found = [], []
+    for image, sample in enumerate(data_samples):
+        here = (images[wanted] == image).nonzero().squeeze(1)
+        objects = sample.gt_instances
+        # (objects, rows); boxes without bounds have none
+        overlaps = bbox_overlaps(objects.bboxes, boxes[here].to(objects.bboxes)).nan_to_num(0, posinf=0)
+        if labels is not None:
+            overlaps = overlaps.masked_fill(objects.labels[:, None] != labels[wanted[here]], 0)
+        # a last column for images without such a row
+        greatest, place = torch.cat([overlaps, overlaps.new_zeros(len(overlaps), 1)], 1).max(1)
+        found.append(greatest > 0)
+        index.append(torch.cat([wanted[here], wanted.new_zeros(1)])[place])
+    return torch.cat(index), torch.cat(found)
+
+
+@torch.no_grad()
+def decoded(head: nn.Module, output: Sequence, rows: MapRows, wanted: Tensor, metas: Sequence[dict]) -> Tensor:
+    """Boxes that a dense head gives to some of its rows, decoded by the head itself.
+
+    The head predicts from class maps of one class, in which the wanted rows, and no others, have scores: falling ones,
+    by which each box is known again.
+
+    Args:
+        head: The head, in the mode in which it gave ``output``.
+        output: What its ``forward`` gave.
+        rows: Its rows.
+        wanted: Indices of rows, shape ``(m,)``, ascending.
+        metas: Meta information of the images.
+
+    Returns:
+        Corners in pixels of the input, shape ``(m, 4)``.
+
+    Raises:
+        RuntimeError: If the head gives another number of boxes.
+    """
+    scores = torch.full((len(rows),), NO_SCORE, device=wanted.device)
+    scores[wanted] = torch.linspace(0, LOWEST_WANTED, len(wanted), device=wanted.device)
+    if isinstance(rows, ProbabilityRows):
+        scores = scores.sigmoid()
+    maps = [part.reshape(len(level), *level.shape[3:], -1).permute(0, 3, 1, 2)
+            for part, level in zip(scores.split(rows.lengths), rows.maps, strict=True)]
+    cfg = ConfigDict(score_thr=torch.tensor(LOWEST_WANTED).sigmoid().item() / 2, conf_thr=-1, nms_pre=len(rows),
+                     min_bbox_size=-1)
+    results = _with_one_class(head).predict_by_feat(*_box_maps(head, output, maps), batch_img_metas=metas, cfg=cfg,
+                                                    rescale=False, with_nms=False)
+    boxes = torch.zeros(len(wanted), 4, device=wanted.device)
+    for image, result in enumerate(results):
+        here = rows.image_ids()[wanted] == image
+        if len(result) != here.sum():
+            raise RuntimeError(f'expected {type(head).__name__}.predict_by_feat to decode {int(here.sum())} boxes of '
+                               f'an image, saw {len(result)}')
+        boxes[here] = get_box_tensor(result.bboxes)[result.scores.argsort(descending=True)].float()
+    return boxes
+
+
+def _with_one_class(head: nn.Module) -> nn.Module:
+    """A head with the same modules that believes to score one class by a sigmoid."""
+    head = copy.copy(head)
+    head.num_classes = head.cls_out_channels = 1
+    head.use_sigmoid_cls = True
+    if not hasattr(head, 'loss_cls'):  # SSD has none, and BaseDenseHead looks at it
+        head.loss_cls = None
+    if isinstance(head, PAAHead):  # PAA lets the boxes vote, and cannot do otherwise; before that they are ATSS's
+        head.__class__ = ATSSHead
+    return head
+
+
+def _box_maps(head: nn.Module, output: Sequence, scores: list[Tensor]) -> list[list[Tensor]]:
+    """Arguments of ``predict_by_feat``: the head's output with other class maps, and boxes as at rest."""
+    if isinstance(head, YOLOV3Head):  # x, y, w, h, objectness and classes in one map
+        boxes = [level.unflatten(1, (-1, head.num_attrib))[:, :, :4] for level in output[0]]
+        return [[torch.cat([box, torch.full_like(score, SURE)[:, :, None], score[:, :, None]], 2).flatten(1, 2)
+                 for box, score in zip(boxes, scores, strict=True)]]
+    boxes, factors = list(output[1]), list(output[2:3])
+    if isinstance(head, VFNetHead | RepPointsHead) and head.training:
+        boxes, factors = list(output[2]), []  # the refined ones, which stand third in training only
+    if isinstance(head, RepPointsHead) and head.training:
+        boxes = [head.points2bbox(points) for points in boxes]
+    if head.training and _divides_by_stride(head):
+        boxes = [box * stride for box, stride in zip(boxes, head.strides, strict=True)]
+    return [scores, boxes, *([torch.full_like(level, SURE) for level in factor] for factor in factors)]
+
+
+def _divides_by_stride(head: nn.Module) -> bool:
+    """Whether its boxes are in strides while it trains, and in pixels at rest."""
+    if isinstance(head, AutoAssignHead | VFNetHead):
+        return False
+    return isinstance(head, CenterNetUpdateHead) or isinstance(head, FCOSHead) and head.norm_on_bbox
+
+
+def _can_assign(head: nn.Module) -> bool:
+    """Whether its loss may be asked for labels: it has what it was trained with, and needs no more than a batch."""
+    # points are assigned by rules that need no `train_cfg`
+    by_rule = isinstance(head, AnchorFreeHead) and not isinstance(head, RepPointsHead | VFNetHead)
+    return ((by_rule or bool(head.train_cfg))
+            and list(inspect.signature(head.loss).parameters) == ['x', 'batch_data_samples'])
+
+
+@contextmanager
+def _answering_as_in_training(head: nn.Module) -> Iterator[None]:
+    """The head gives what its loss needs; its layers rest."""
+    was, head.training = head.training, True
+    try:
+        yield
+    finally:
+        head.training = was
+
+
+@contextmanager
+def _at_rest(module: nn.Module) -> Iterator[None]:
+    """Dropout and BatchNorm as in evaluation, and as they were afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from ckd_mmdet.classes import Scoring, SharedClasses
+from ckd_mmdet.registry import TASK_UTILS
+from ckd_mmdet.rows import TableRows
+from ckd_mmdet.samples import Answer
+from ckd_mmdet.taps import ModuleTap
+from mmdet.models.dense_heads import DDQDETRHead, DETRHead, DINOHead, GroundingDINOHead
+from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor, nn
+
+from .base import Aligner
+
+
+@dataclass(frozen=True)
+class QueryTape:
+    model: nn.Module
+    head: ModuleTap
+
+
+@TASK_UTILS.register_module()
+class QueryAligner(Aligner):
+    """Pairs the queries of DETR-like detectors that each side's own head matches to the same ground-truth object.
+
+    For DETR, Conditional, DAB and Deformable DETR, DINO and DDQ, of any kind on either side: the numbers of their
+    queries may differ. A row is an object, image by image in the order of the ground truth; its logits are those of
+    the query that the head's own ``assigner`` gives it. An object for which one of the sides has no query left is left
+    out. Denoising and auxiliary queries are never matched.
+
+    Args:
+        layers: ``'last'``, the last decoder layer of each side; or ``'all'``: every layer answers for every object,
+            layer by layer, and ``level_ids`` are the layers. Both sides then need as many.
+
+    Raises:
+        ValueError: If ``layers`` is neither.
+    """
+
+    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids'})
+
+    def __init__(self, layers: str = 'last') -> None:
+        if layers not in ('last', 'all'):
+            raise ValueError(f"`QueryAligner` needs `layers` to be 'last' or 'all', got {layers!r}.")
+        self.layers = layers
+
+    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+        scorings = query_scoring(student, 'student', 'QueryAligner'), query_scoring(teacher, 'teacher', 'QueryAligner')
+        ours, theirs = _num_layers(student), _num_layers(teacher)
+        if self.layers == 'all' and ours != theirs:
+            raise ValueError(f"`QueryAligner` with `layers='all'` needs as many decoder layers in the teacher "
+                             f"({theirs}) as in the student ({ours}); take `layers='last'`.")
+        return scorings
+
+    @contextmanager
+    def listen(self, student: nn.Module) -> Iterator[QueryTape]:
+        with listen_to_queries(student) as tape:
+            yield tape
+
+    def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: QueryTape,
+            data_samples: Sequence[BaseDataElement]) -> Answer:
+        ours = Queries.heard(tape)
+        known, samples = in_classes_of_teacher(data_samples, self.shared)
+        theirs = Queries.asked(teacher, feats, samples)
+        layers = list(range(len(ours))) if self.layers == 'all' else [-1]
+        images, labels = image_ids(data_samples), torch.cat([sample.gt_instances.labels for sample in data_samples])
+        student_rows, teacher_rows, objects, levels = [], [], [], []
+        for layer in layers:
+            our_logits, of_ours = ours.logits(layer, data_samples)
+            their_logits, of_theirs = theirs.logits(layer, samples)
+            found = of_ours[known] & of_theirs
+            both = known[found]
+            student_rows.append(our_logits[both])
+            teacher_rows.append(their_logits[found])
+            objects.append(both)
+            levels.append(torch.full_like(both, layer % len(ours)))
+        chosen = torch.cat(objects)
+        return Answer(TableRows(torch.cat(student_rows)), TableRows(torch.cat(teacher_rows)), labels[chosen],
+                      images[chosen], torch.cat(levels))
+
+
+def query_scoring(model: nn.Module, side: str, aligner: str) -> Scoring:
+    """How the head of a DETR-like detector writes the scores of a query.
+
+    Raises:
+        ValueError: If the model is none, or cannot match queries to objects.
+    """
+    head = getattr(model, 'bbox_head', None)
+    if not isinstance(head, DETRHead):
+        has = 'none' if head is None else f'a {type(head).__name__}'
+        raise ValueError(f'`{aligner}` needs a {side} with queries, whose `bbox_head` is a DETRHead (DETR, '
+                         f'Conditional, DAB and Deformable DETR, DINO, DDQ); this {type(model).__name__} has {has}. '
+                         'Take an ObjectAligner, or another detector.')
+    if isinstance(head, GroundingDINOHead):
+        raise ValueError(f"`{aligner}` cannot pair the {side}'s {type(model).__name__}: it scores the words of a text, "
+                         'not classes; give a detector with a fixed set of classes.')
+    if not hasattr(head, 'assigner'):
+        raise ValueError(f"`{aligner}` needs the {side}'s `bbox_head.assigner` to match queries to objects, and its "
+                         'config has no `train_cfg.assigner`; add the `train_cfg` that it was trained with.')
+    return Scoring(head.num_classes, not head.loss_cls.use_sigmoid)
+
+
+@contextmanager
+def listen_to_queries(model: nn.Module) -> Iterator[QueryTape]:
+    """Record what the head says of its queries."""
+    with ModuleTap(model.bbox_head, 'bbox_head') as head:
+        yield QueryTape(model, head)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a head says of the queries that it matches to objects, for ``l`` decoder layers and ``q`` queries."""
+
+    head: nn.Module
+    scores: Tensor
+    """Shape ``(l, N, q, c)``."""
+    boxes: Tensor
+    """Centre, width and height as parts of the image's, shape ``(l, N, q, 4)``."""
+    kept: Sequence[Tensor | None]
+    """Of each layer, which queries may be matched, ``(N, q)`` bool; ``None`` where all may."""
+
+    @classmethod
+    def heard(cls, tape: QueryTape) -> Queries:
+        """Those of a step, or of a call without ground truth, that was listened to."""
+        head = tape.model.bbox_head
+        scores, boxes = tape.head.only().output
+        kept = [None] * len(scores)
+        if isinstance(head, DINOHead):  # its denoising queries stand first
+            first, count = scores.shape[2] - tape.model.num_queries, tape.model.num_queries
+            if isinstance(head, DDQDETRHead):  # its dense queries, with classifiers of their own, stand last
+                first, count = head.cache_dict['dis_query_info']
+                kept = [None, *(mask[::head.cache_dict['num_heads'], 0]  # as in its own loss
+                                for mask in head.cache_dict['distinct_query_mask'])]
+            scores, boxes = scores[:, :, first:first + count], boxes[:, :, first:first + count]
+        return cls(head, scores, boxes, kept)
+
+    @classmethod
+    @torch.no_grad()
+    def asked(cls, model: nn.Module, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> Queries:
+        """Those of a model at rest, from the features of its neck, without gradient."""
+        inputs = model.forward_transformer(feats, data_samples)
+        with listen_to_queries(model) as tape:
+            # what only its loss needs stands beside these
+            model.bbox_head(**{name: inputs[name] for name in inspect.signature(model.bbox_head.forward).parameters})
+        return cls.heard(tape)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def logits(self, layer: int, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        """Scores of the query that a layer matches to each of the batch's ``k`` objects.
+
+        Returns:
+            Shape ``(k, c)``, and ``(k,)`` bool, which of them are matched at all.
+        """
+        queries = torch.cat([self._match(layer, image, sample) for image, sample in enumerate(data_samples)])
+        return self.scores[layer][image_ids(data_samples), queries.clamp(min=0)], queries >= 0
+
+    @torch.no_grad()
+    def _match(self, layer: int, image: int, sample: BaseDataElement) -> Tensor:
+        """Query of each object of an image, -1 where there is none."""
+        scores, boxes = self.scores[layer, image], self.boxes[layer, image]
+        kept = self.kept[layer]
+        candidates = (torch.arange(len(scores), device=scores.device) if kept is None else
+                      kept[image].nonzero().squeeze(1))
+        height, width = sample.img_shape
+        boxes = bbox_cxcywh_to_xyxy(boxes[candidates]) * boxes.new_tensor([width, height, width, height])
+        matched = self.head.assigner.assign(InstanceData(scores=scores[candidates], bboxes=boxes), sample.gt_instances,
+                                            img_meta=sample.metainfo).gt_inds  # (q,), 0 for none, else object + 1
+        queries = matched.new_full((len(sample.gt_instances),), -1)
+        queries[matched[matched > 0] - 1] = candidates[matched > 0]
+        return queries
+
+
+def image_ids(data_samples: Sequence[BaseDataElement]) -> Tensor:
+    """Image of each of the batch's objects, shape ``(k,)``."""
+    labels = [sample.gt_instances.labels for sample in data_samples]
+    return torch.cat([torch.full_like(part, image) for image, part in enumerate(labels)])
+
+
+def in_classes_of_teacher(data_samples: Sequence[BaseDataElement],
+                          shared: SharedClasses | None) -> tuple[Tensor, Sequence[BaseDataElement]]:
+    """The batch as the teacher knows it: its objects of shared classes, with the teacher's numbers as labels.
+
+    Returns:
+        Which of the batch's objects these are, shape ``(k,)`` int64, ascending; and copies of the samples with their
+        boxes and labels.
+    """
+    labels = torch.cat([sample.gt_instances.labels for sample in data_samples])
+    if shared is None:
+        return torch.arange(len(labels), device=labels.device), data_samples
+    ours, theirs = labels.new_tensor(shared.student), labels.new_tensor(shared.teacher)
+    same = labels[:, None] == ours
+    known = same.any(1)
+    labels = torch.where(known, theirs[same.int().argmax(1)], -1)
+    samples = []
+    for sample, of_sample in zip(data_samples, labels.split([len(sample.gt_instances) for sample in data_samples]),
+                                 strict=True):
+        keep = of_sample >= 0
+        samples.append(sample.new())
+        samples[-1].gt_instances = InstanceData(bboxes=sample.gt_instances.bboxes[keep], labels=of_sample[keep])
+    return known.nonzero().squeeze(1), samples
+
+
+def _num_layers(model: nn.Module) -> int:
+    return len(model.decoder.layers) if model.decoder.return_intermediate else 1
