@@ -3,9 +3,10 @@
 import argparse
 import os
 
+from ckd_mmdet.attach import METHODS, distill_config, run_name, student_options
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.config import add_hook, check_data, open_config
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
 
@@ -13,6 +14,11 @@ from mmengine.runner import Runner
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='a config file, or mmdet::... for one of the installed mmdet')
+    parser.add_argument('--teacher', help='distil a plain config: the config of a detector that teaches it')
+    parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
+    parser.add_argument('--method', choices=[*METHODS, 'none'], help='how, ckd by default; none trains it alone')
+    parser.add_argument('--loss-weight', type=float, help="instead of the method's own")
+    parser.add_argument('--selector', help='which rows, TeacherTopK:512 for example; several in turn joined by +')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
@@ -24,12 +30,31 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp and not is_cuda_available():
         parser.error('--amp needs a GPU, and none is here; train without it')
+    of_teacher = ('method', 'teacher_checkpoint', 'loss_weight', 'selector')
+    lonely = [f'--{name.replace("_", "-")}' for name in of_teacher if getattr(args, name) is not None]
+    if not args.teacher and args.method != 'none' and lonely:
+        parser.error(f'{", ".join(lonely)} needs --teacher, the config of the detector that teaches')
     return args
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    if not args.teacher and not args.method:
+        return open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    method = args.method or 'ckd'
+    # the student's own work_dir, if its config has one, would mix the runs of all methods
+    work_dir = args.work_dir or os.path.join('work_dirs', run_name(args.config, method, args.teacher))
+    options = args.cfg_options or {}
+    of_student = options if method == 'none' else student_options(options)  # classes and heads, before the choice
+    student = open_config(args.config, of_student, work_dir, args.launcher)
+    cfg = distill_config(student, args.teacher, method, teacher_checkpoint=args.teacher_checkpoint,
+                         loss_weight=args.loss_weight, selector=args.selector)
+    cfg.merge_from_dict(options)
+    return cfg
 
 
 def main() -> None:
     args = parse_args()
-    cfg = open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    cfg = read_config(args)
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

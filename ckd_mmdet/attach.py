@@ -1,0 +1,317 @@
+"""From two untouched configs to a distilled one: which aligner, which rows, which loss, and why."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
+from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
+from ckd_mmdet.registry import TASK_UTILS, build_part
+from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rows and weight of a method on the rows of an aligner."""
+
+    selector: dict
+    loss_weight: float
+
+
+METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
+    'ckd': dict(loss_ckd=dict(type='CKDLoss')),
+    'kd': dict(loss_kd=dict(type='KDLoss')),
+}
+
+# All of these are ours. The released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), see
+# configs/_base_/alignments/roi_ckd.py, and knows no other heads.
+RECIPES: dict[str, dict[str, Recipe]] = {
+    'RoIAligner': {
+        'ckd': Recipe(dict(type='Foreground'), 1.0),  # as configs/_base_/alignments/roi_ckd_foreground.py
+        'kd': Recipe(dict(type='All'), 1.0),
+    },
+    'DenseAligner': {
+        'ckd': Recipe(dict(type='TeacherTopK', k=1024), 1.0),
+        'kd': Recipe(dict(type='TeacherTopK', k=1024), 1.0),
+    },
+    'QueryAligner': {
+        'ckd': Recipe(dict(type='All'), 1.0),
+        'kd': Recipe(dict(type='All'), 1.0),
+    },
+    'ObjectAligner': {
+        'ckd': Recipe(dict(type='All'), 1.0),
+        'kd': Recipe(dict(type='All'), 1.0),
+    },
+}
+
+# In the order in which they are tried: the more rows an aligner pairs, the earlier.
+REASONS = {
+    'RoIAligner': 'both have a RoI head, the teacher classifies the proposals that the student sampled',
+    'DenseAligner': 'both score every anchor of the same levels',
+    'QueryAligner': 'both answer by queries, each side matched with the objects by its own assigner',
+    'ObjectAligner': 'the heads are of different kinds, each side gives one row an object',
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How two models are paired."""
+
+    aligners: dict[str, dict]
+    """Config of the aligner of each alignment, by the alignment's name."""
+    scorings: tuple[Scoring, Scoring]
+    """How student and teacher write the scores of a row."""
+    reasons: list[str]
+    """What was taken and why; then what was tried before and why it was refused."""
+
+
+def choose_alignment(student: nn.Module, teacher: nn.Module) -> Choice:
+    """Take the first aligner that can pair the two: RoI, dense, query, object.
+
+    Where both have RoI heads with stages, there is one alignment for each stage that both have; where one has, its
+    last stage is taken.
+
+    Raises:
+        ValueError: If none can; the text has the reason of each.
+    """
+    refused: list[str] = []
+    for kind, why in REASONS.items():
+        chosen = _roi_stages(student, teacher) if kind == 'RoIAligner' else {_short(kind): dict(type=kind)}
+        try:
+            scorings = [_aligner(cfg).check(student, teacher) for cfg in chosen.values()][-1]
+        except ValueError as error:
+            refused.append(str(error))
+            continue
+        ours, theirs = (f'{type(model).__name__}, {scoring}'
+                        for model, scoring in zip((student, teacher), scorings, strict=True))
+        return Choice(chosen, scorings, [f'{kind}: {why}; student {ours}, teacher {theirs}', *refused])
+    raise ValueError(f'no aligner can pair a {type(student).__name__} as student with a {type(teacher).__name__} as '
+                     'teacher; take another teacher. What each said:\n' + '\n'.join(refused))
+
+
+def distill_config(student: str | Path | Config, teacher: str | Path | Config | None, method: str = 'ckd', *,
+                   teacher_checkpoint: str | Path | None = None, loss_weight: float | None = None,
+                   selector: str | dict | Sequence[str | dict] | None = None,
+                   class_map: str | Mapping[str, str] | None = None) -> Config:
+    """The student's whole config, with a teacher in it; what was chosen is printed, and why.
+
+    Both models are built once, with random weights, to see what they are; nothing is downloaded. What was chosen
+    stands in ``model.alignments`` of the result, the reasons in ``distillation``.
+
+    Args:
+        student: A plain config: a path, ``'mmdet::...'``, or one already read.
+        teacher: The same of the teacher; not looked at by the method ``'none'``.
+        method: One of :data:`METHODS`; ``'none'`` gives the student's own config, seeded as the distilled one is.
+        teacher_checkpoint: Path or address of its weights; of an ``mmdet::`` config the model zoo's by default.
+        loss_weight: Instead of the recipe's, for each of the alignments.
+        selector: Instead of the recipe's: ``'Foreground'``, ``'TeacherTopK:512'``, several in turn joined by ``+`` or
+            in a list; or configs of them.
+        class_map: As the teacher's, see :func:`ckd_mmdet.classes.match_classes`; by default ``'name'`` where the
+            class names of the two configs differ.
+
+    Returns:
+        A config for the Runner; it equals itself after ``dump`` and ``Config.fromfile``.
+
+    Raises:
+        ValueError: If an argument is unknown, the models cannot be paired, or the loss makes no sense between them.
+    """
+    if method not in METHODS and method != 'none':
+        raise ValueError(f"`method` needs one of {', '.join(METHODS)} or none, got {method!r}.")
+    cfg = _student_config(student)
+    if method == 'none':
+        add_hook(cfg)
+        return cfg
+    if teacher is None:
+        raise ValueError(f'`method={method!r}` needs a `teacher`; to train the student alone, take `none`.')
+    taught_by = _teacher(teacher, teacher_checkpoint)
+    teacher_config = read_teacher_config(taught_by['config'])
+    models = build_model(cfg), build_model(teacher_config)
+    choice = choose_alignment(*models)
+    alignments = _alignments(choice, method, loss_weight, selector)
+    pairing = _pair_classes(class_names(cfg), class_names(teacher_config), choice.scorings, class_map)
+    _check(alignments, models, pairing)
+
+    if pairing.class_map is not None:
+        taught_by['class_map'] = pairing.class_map
+    made = Config(cfg.to_dict(), cfg_text=f'# by ckd_mmdet.distill_config, method {method}',
+                  filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
+    made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by, alignments=alignments)
+    made.distillation = dict(aligner=choice.reasons, classes=pairing.why)
+    add_hook(made)
+    if os.environ.get('RANK', '0') == '0':  # no process group yet: each process of a launcher comes here
+        print_log(explain(made))
+    return made
+
+
+def explain(cfg: Config) -> str:
+    """What :func:`distill_config` chose and why, a few lines of text."""
+    alignment = next(iter(cfg.model.alignments.values()))
+    selectors = alignment.selector if isinstance(alignment.selector, list) else [alignment.selector]
+    chosen, *refused = cfg.distillation.aligner
+    rows = [('teacher', f"{_named(cfg.model.teacher.config)}, weights {cfg.model.teacher.checkpoint}"),
+            ('aligner', chosen), *(('', f"({reason.split('; ')[0]})") for reason in refused),
+            ('selector', ', then '.join(map(_call, selectors))),
+            *(('loss', f'{_call({**loss, "loss_weight": None})}, weight {loss.loss_weight:g}')
+              for loss in alignment.losses.values()),
+            ('classes', cfg.distillation.classes)]
+    if len(cfg.model.alignments) > 1:
+        rows.append(('stages', f'one alignment each: {", ".join(cfg.model.alignments)}'))
+    if cfg.get('work_dir'):
+        rows.append(('config', os.path.join(cfg.work_dir, os.path.basename(cfg.filename))))
+    return '\n'.join(f'{name:<10}{text}' for name, text in rows)
+
+
+def run_name(student: str | None, method: str, teacher: str | Path | Config | None) -> str:
+    """Name of a run: ``<student>_<method>_<teacher>``, each by its config's file name."""
+    if isinstance(teacher, Config):
+        teacher = teacher.filename
+    parts = [student or 'student', method] if method == 'none' else [student or 'student', method, teacher or 'teacher']
+    return '_'.join(Path(part).stem for part in parts)
+
+
+def student_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those overrides of a distilled config that change the student's own: ``model.student.x`` is its ``model.x``."""
+    return {re.sub(r'^model\.student\.', 'model.', key): value for key, value in options.items()
+            if not key.startswith('model.') or key.startswith('model.student.')}
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """How the classes are paired."""
+
+    class_map: str | dict[str, str] | None
+    shared: SharedClasses | None
+    """``None`` where the names are known from the teacher's checkpoint only."""
+    why: str
+
+
+def _pair_classes(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, scorings: tuple[Scoring, Scoring],
+                  class_map: str | Mapping[str, str] | None) -> _Pairing:
+    counts = tuple(scoring.num_classes for scoring in scorings)
+    if ours and len(ours) != counts[0] and counts != (1, 1):  # RPNs know no names
+        raise ValueError(f"the student's head scores {counts[0]} classes, and its training data have {len(ours)} "
+                         f'({_few(ours)}); set `num_classes` of its head, or `metainfo.classes` of its '
+                         '`train_dataloader.dataset`, so that they agree.')
+    if theirs and len(theirs) != counts[1] and counts != (1, 1):
+        theirs = None  # its checkpoint knows better
+    if class_map is None and (ours == theirs or not (ours and theirs) and counts[0] == counts[1]):
+        return _Pairing(None, None, f'the same {len(ours)}' if ours else f'{counts[0]} on both sides, without names')
+    class_map = class_map or 'name'
+    class_map = class_map if isinstance(class_map, str) else dict(class_map)
+    how = 'by name' if class_map == 'name' else 'by `class_map`'
+    if not (ours and theirs):
+        return _Pairing(class_map, None, f'{counts[0]} of the student, {counts[1]} of the teacher, to be paired {how} '
+                                         'when the names in its checkpoint are read')
+    shared = match_classes(ours, theirs, class_map)
+    pairs = [ours[i] if ours[i] == theirs[j] else f'{ours[i]} (as {theirs[j]})'
+             for i, j in zip(shared.student, shared.teacher, strict=True)]
+    return _Pairing(class_map, shared, f'the teacher knows {len(theirs)}, the student {len(ours)}; {len(shared)} '
+                                       f'paired {how}: {_few(pairs)}')
+
+
+def _check(alignments: dict[str, dict], models: tuple[nn.Module, nn.Module], pairing: _Pairing) -> None:
+    """Build the alignments as the Distiller will, so that what it would refuse is refused before data are read."""
+    for name, cfg in alignments.items():
+        alignment = Alignment(**copy.deepcopy(cfg), name=name)
+        alignment.meet(*models, class_map=pairing.class_map is not None)
+        if pairing.shared is not None:
+            alignment.share(pairing.shared)
+
+
+def _alignments(choice: Choice, method: str, loss_weight: float | None,
+                selector: str | dict | Sequence[str | dict] | None) -> dict[str, dict]:
+    def alignment(aligner: dict) -> dict:
+        recipes = RECIPES[aligner['type']]
+        if method not in recipes:
+            raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner["type"]}; take one of '
+                             f'{", ".join(recipes)}.')
+        recipe = recipes[method]
+        weight = recipe.loss_weight if loss_weight is None else loss_weight
+        return dict(aligner=aligner, selector=recipe.selector if selector is None else _selector(selector),
+                    losses={name: dict(**loss, loss_weight=weight) for name, loss in METHODS[method].items()})
+
+    return {name: copy.deepcopy(alignment(aligner)) for name, aligner in choice.aligners.items()}
+
+
+def _selector(selector: str | dict | Sequence[str | dict]) -> dict | list[dict]:
+    """Configs from ``'Foreground+PerImageCap:32'``, a config, or a list of either."""
+    parts = selector.split('+') if isinstance(selector, str) else selector
+    if isinstance(parts, dict):
+        return parts
+    configs = [_one_selector(part) if isinstance(part, str) else part for part in parts]
+    return configs[0] if len(configs) == 1 else configs
+
+
+def _one_selector(text: str) -> dict:
+    name, colon, k = text.partition(':')
+    if colon and not k.isdecimal():
+        raise ValueError(f'`selector` needs a whole number after the colon, as in TeacherTopK:512, got {text!r}.')
+    return dict(type=name, k=int(k)) if colon else dict(type=name)
+
+
+def _roi_stages(student: nn.Module, teacher: nn.Module) -> dict[str, dict]:
+    heads = [getattr(getattr(model, 'roi_head', None), 'bbox_head', None) for model in (student, teacher)]
+    stages = [len(head) for head in heads if isinstance(head, nn.ModuleList)]
+    if len(stages) == 2:
+        return {f'roi{stage}': dict(type='RoIAligner', stage=stage) for stage in range(min(stages))}
+    return dict(roi=dict(type='RoIAligner', stage=stages[0] - 1) if stages else dict(type='RoIAligner'))
+
+
+def _student_config(student: str | Path | Config) -> Config:
+    cfg = copy.deepcopy(student) if isinstance(student, Config) else read_config(student)
+    if 'model' not in cfg:
+        raise ValueError(f'`student` needs a config with a `model`, {_named(student)} has none.')
+    if cfg.model.get('type') == DISTILLER:
+        raise ValueError(f'`student` needs the config of a plain detector, {_named(student)} is distilled already; '
+                         'train it as it is, without `--teacher`.')
+    return cfg
+
+
+def _teacher(teacher: str | Path | Config, checkpoint: str | Path | None) -> dict:
+    """The Distiller's ``teacher``; a name stays a name, of a config that was read what a FrozenTeacher looks at."""
+    config: str | dict
+    if isinstance(teacher, Config):
+        config = {key: teacher.to_dict()[key] for key in ('default_scope', 'model', 'data_preprocessor')
+                  if teacher.get(key)}
+        names = class_names(teacher)
+        if names:
+            config['train_dataloader'] = dict(dataset=dict(metainfo=dict(classes=names)))
+    else:
+        config = str(teacher)
+    read_teacher_config(config)  # an unreadable one is told before a missing checkpoint
+    return dict(config=config, checkpoint=str(checkpoint or zoo_address(config)))
+
+
+def _aligner(cfg: dict) -> Aligner:
+    return build_part(TASK_UTILS, cfg, Aligner, '`aligner`')
+
+
+def _short(kind: str) -> str:
+    return kind.removesuffix('Aligner').lower()
+
+
+def _named(config: str | Path | Config | dict) -> str:
+    if isinstance(config, str | Path):
+        return str(config)
+    return getattr(config, 'filename', None) or 'a given config'
+
+
+def _call(cfg: Mapping[str, Any]) -> str:
+    """``TeacherTopK(k=1024)`` from its config."""
+    given = ', '.join(f'{key}={value!r}' for key, value in cfg.items() if key != 'type' and value is not None)
+    return f'{cfg["type"]}({given})' if given else cfg['type']
+
+
+def _few(names: Sequence[str], most: int = 12) -> str:
+    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
