@@ -1,7 +1,8 @@
-"""What distillation costs: seconds a training step, memory and checkpoint sizes, of four ways to train one student.
+"""What distillation costs: seconds a training step, memory and checkpoint sizes, of several ways to train one student.
 
-The four variants are functions of the same signature, from a batch to losses: :func:`alone`, :func:`distilled`,
-:func:`floor` and :func:`released_order`. Everything else of a step (preprocessing, backward, optimizer) is the same.
+The variants are functions of the same signature, from a batch to losses: :func:`alone`, :func:`distilled`,
+:func:`floor` and, for RoI heads, :func:`released_order`. Everything else of a step (preprocessing, backward,
+optimizer) is the same.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from ckd_mmdet.aligners import RoIAligner
+from ckd_mmdet.aligners import Aligner, DenseAligner
 from ckd_mmdet.config import DISTILLER, read_config
 from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.samples import AlignedSamples, Candidates, Side
+from ckd_mmdet.rows import TableRows
+from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import build_model, read_teacher_config
 from mmengine.config import Config
@@ -61,7 +63,12 @@ def distilled(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseD
 
 
 def floor(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
-    """The student's training, and the teacher's logits of the same RoIs, unused: less cannot be paid."""
+    """The student's training, and the teacher's class scores for the same rows, unused: less cannot be paid."""
+    if isinstance(_aligner(distiller), DenseAligner):
+        losses = distiller.student(inputs, data_samples, mode='loss')
+        with torch.no_grad():
+            _dense_head(distiller.teacher.model, distiller)(distiller.teacher.extract_feat(inputs, data_samples))
+        return losses
     with ModuleTap(distiller.student.roi_head.bbox_roi_extractor, 'bbox_roi_extractor') as extractor:
         losses = distiller.student(inputs, data_samples, mode='loss')
     _teacher_logits(distiller, inputs, data_samples, extractor.only().arg(1, 'rois'))
@@ -80,10 +87,9 @@ def released_order(distiller: Distiller, inputs: Tensor, data_samples: Sequence[
     feats, rois = extractor.only().arg(0, 'feats'), extractor.only().arg(1, 'rois')
     student = head._bbox_forward(feats, rois)['cls_score']
     teacher = _teacher_logits(distiller, inputs, data_samples, rois)
-    labels, image_ids, classes = targets.only().arg(1, 'label'), rois[:, 0].long(), head.bbox_head.num_classes
+    answer = Answer(TableRows(student), TableRows(teacher), targets.only().arg(1, 'label'), rois[:, 0].long())
     for name, alignment in distiller.distiller.items():
-        rows = alignment.select(Candidates(teacher, classes, labels, image_ids))
-        aligned = AlignedSamples(Side(student[rows]), Side(teacher[rows]), classes, labels[rows], image_ids[rows])
+        aligned = alignment.choose(answer)
         for key, loss in alignment.losses.items():
             losses[f'{name}.{key}'] = loss(aligned)
     return losses
@@ -96,8 +102,18 @@ def _teacher_logits(distiller: Distiller, inputs: Tensor, data_samples: Sequence
     return distiller.teacher.model.roi_head._bbox_forward(feats, rois)['cls_score']
 
 
+def _aligner(distiller: Distiller) -> Aligner:
+    return next(iter(distiller.distiller.values())).aligner
+
+
+def _dense_head(model: nn.Module, distiller: Distiller) -> nn.Module:
+    return model.get_submodule(_aligner(distiller).head)
+
+
 VARIANTS: dict[str, Callable[[Distiller, Tensor, Sequence[BaseDataElement]], Losses]] = dict(
     alone=alone, distilled=distilled, floor=floor, released_order=released_order)
+DENSE_VARIANTS = ('alone', 'distilled', 'floor')
+"""CKD was not released for dense heads."""
 
 
 # What is measured on
@@ -110,7 +126,7 @@ class Setting:
     It crosses to the processes that measure memory.
 
     Args:
-        config: Config of a Distiller with a ``RoIAligner``.
+        config: Config of a Distiller with a ``RoIAligner`` or a ``DenseAligner``.
         teacher_checkpoint: Its weights; random ones by default, and nothing is downloaded.
         student_checkpoint: The same of the student.
         batch: Number of images.
@@ -181,7 +197,7 @@ class Steps:
         self.device = torch.device(setting.device)
         self.optimizer = _optimizer(self.distiller, cfg, setting)
         self.batch = _made_up_batch(self.distiller.student, setting)
-        if setting.proposals == 'fixed':
+        if setting.proposals == 'fixed' and hasattr(self.distiller.student, 'rpn_head'):
             _fix_proposals(self.distiller.student.rpn_head, setting)
 
     def __call__(self, variant: str, seed: int) -> float:
@@ -200,11 +216,16 @@ class Steps:
         self._wait()
         return time.perf_counter() - start
 
-    def count_rois(self) -> int:
-        """RoIs of one step, over all images."""
-        with ModuleTap(self.distiller.student.roi_head.bbox_roi_extractor, 'bbox_roi_extractor') as extractor:
-            self('alone', seed=0)
-        return len(extractor.only().arg(1, 'rois'))
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants that there are for such a head."""
+        return DENSE_VARIANTS if isinstance(_aligner(self.distiller), DenseAligner) else tuple(VARIANTS)
+
+    def count_rows(self) -> int:
+        """RoIs or anchors of one step that the loss is given, over all images."""
+        with ModuleTap(next(iter(self.distiller.distiller.values())), 'alignment') as alignment:
+            self('distilled', seed=0)
+        return len(alignment.only().arg(0, 'aligned'))
 
     def _wait(self) -> None:
         if self.device.type == 'cuda':
@@ -221,13 +242,13 @@ def _read(setting: Setting) -> Config:
 
 
 def _check_pair(distiller: Distiller) -> None:
-    others = [name for name, alignment in distiller.distiller.items() if type(alignment.aligner) is not RoIAligner]
+    kinds = [type(alignment.aligner).__name__ for alignment in distiller.distiller.values()]
     staged = [side for side, model in (('student', distiller.student), ('teacher', distiller.teacher.model))
               if isinstance(getattr(getattr(model, 'roi_head', None), 'bbox_head', None), nn.ModuleList)]
-    if others or staged:
-        raise ValueError('a benchmark needs a `RoIAligner` and RoI heads without stages, as the released CKD has, got '
-                         f'{"the alignments " + str(others) if others else "a staged " + " and ".join(staged)}; take '
-                         'a Faster or Mask R-CNN.')
+    if kinds not in (['RoIAligner'], ['DenseAligner']) or staged:
+        raise ValueError('a benchmark needs one alignment, with a `DenseAligner`, or with a `RoIAligner` and RoI heads '
+                         f'without stages, got {"a staged " + " and ".join(staged) if staged else kinds}; take a '
+                         'RetinaNet, a Faster or a Mask R-CNN.')
 
 
 def _optimizer(model: nn.Module, cfg: Config, setting: Setting) -> OptimWrapper:
@@ -242,9 +263,9 @@ def _optimizer(model: nn.Module, cfg: Config, setting: Setting) -> OptimWrapper:
 
 def _made_up_batch(student: nn.Module, setting: Setting) -> dict:
     from mmdet.testing import demo_mm_inputs  # for tests, mmdet says; not needed by whoever only imports this file
+    head = student.roi_head.bbox_head if hasattr(student, 'roi_head') else student.bbox_head
     return demo_mm_inputs(setting.batch, (3, *setting.size), num_items=[BOXES] * setting.batch,
-                          num_classes=student.roi_head.bbox_head.num_classes, with_mask=student.with_mask,
-                          device=setting.device)
+                          num_classes=head.num_classes, with_mask=student.with_mask, device=setting.device)
 
 
 def _fix_proposals(rpn_head: nn.Module, setting: Setting) -> None:
@@ -291,7 +312,7 @@ class Spread:
 
 def measure_seconds(steps: Steps, rounds: int, warm_up: int) -> dict[str, list[float]]:
     """Seconds of each variant's steps, one a round, the order rotated from round to round."""
-    names = list(VARIANTS)
+    names = list(steps.variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in tqdm(range(-warm_up, rounds), 'rounds'):
         first = turn % len(names)
@@ -361,7 +382,7 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
     """Measure everything.
 
     Returns:
-        What the JSON file holds: ``setting``, ``machine``, ``rois`` (of a step), ``seconds`` and ``ratios``
+        What the JSON file holds: ``setting``, ``machine``, ``rows`` (of a step), ``seconds`` and ``ratios``
         (a :class:`Spread` each; a ratio is taken within each round), ``peak_memory_mb`` (``None`` unless ``memory``)
         and ``checkpoint_mb``.
 
@@ -371,15 +392,15 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
     torch.manual_seed(0)
     with _with_teacher_weights(setting) as filled:
         steps = Steps(filled)
-        rois, seconds = steps.count_rois(), measure_seconds(steps, setting.rounds, setting.warm_up)
+        rows, seconds = steps.count_rows(), measure_seconds(steps, setting.rounds, setting.warm_up)
         checkpoints = measure_checkpoints(steps.distiller)
-        peaks = {name: measure_memory(filled, name) for name in tqdm(VARIANTS, 'memory')} if memory else None
+        peaks = {name: measure_memory(filled, name) for name in tqdm(steps.variants, 'memory')} if memory else None
     return dict(
-        setting=dataclasses.asdict(setting), rois=rois, machine=_machine(torch.device(setting.device)),
+        setting=dataclasses.asdict(setting), rows=rows, machine=_machine(torch.device(setting.device)),
         seconds={name: dataclasses.asdict(Spread.of(values)) for name, values in seconds.items()},
         ratios={f'{upper}/{lower}': dataclasses.asdict(Spread.of(_ratios(seconds[upper], seconds[lower])))
                 for upper, lower in (('distilled', 'floor'), ('released_order', 'distilled'),
-                                     ('distilled', 'alone'))},
+                                     ('distilled', 'alone')) if upper in seconds},
         peak_memory_mb=peaks, checkpoint_mb=checkpoints)
 
 
@@ -399,7 +420,7 @@ def table(report: dict) -> str:
     memory_name = 'resident' if machine['device'] == 'CPU' else 'GPU'
     lines = [
         f"{setting['config']}: {setting['batch']} images of {setting['size'][0]}x{setting['size'][1]}, "
-        f"{report['rois']} RoIs ({setting['proposals']} proposals), {'AMP' if setting['amp'] else 'float32'}",
+        f"{report['rows']} rows ({setting['proposals']} proposals), {'AMP' if setting['amp'] else 'float32'}",
         f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {setting['rounds']} rounds",
         '',
         f'{"seconds a step":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}   peak {memory_name} MB']

@@ -49,9 +49,9 @@ def test_the_tool_writes_what_it_prints(config, tmp_path, monkeypatch, capsys):
              '--proposals', 'fixed', '--out', out)
     report = json.loads(out.read_text())
     assert table(report) in capsys.readouterr().out
-    assert set(report) == {'setting', 'machine', 'rois', 'seconds', 'ratios', 'peak_memory_mb', 'checkpoint_mb'}
+    assert set(report) == {'setting', 'machine', 'rows', 'seconds', 'ratios', 'peak_memory_mb', 'checkpoint_mb'}
     assert report['setting']['size'] == [64, 96]
-    assert report['rois'] == 2 * 16
+    assert report['rows'] == 2 * 16
     assert set(report['seconds']) == set(VARIANTS)
     assert set(report['ratios']) == {'distilled/floor', 'released_order/distilled', 'distilled/alone'}
     for spread in (*report['seconds'].values(), *report['ratios'].values()):
@@ -111,11 +111,14 @@ def test_all_variants_of_a_round_meet_the_same_student_and_the_same_rois(steps):
 def test_each_round_runs_each_variant_once_and_the_order_rotates():
     seen = []
 
-    def step(variant, seed):
-        seen.append((variant, seed))
-        return float(seed)
+    class Recorded:
+        variants = tuple(VARIANTS)
 
-    seconds = measure_seconds(step, rounds=4, warm_up=1)
+        def __call__(self, variant, seed):
+            seen.append((variant, seed))
+            return float(seed)
+
+    seconds = measure_seconds(Recorded(), rounds=4, warm_up=1)
     names = list(VARIANTS)
     turns = [seen[i:i + 4] for i in range(0, len(seen), 4)]
     assert [[seed for _, seed in turn] for turn in turns] == [[i] * 4 for i in range(5)]
@@ -179,7 +182,34 @@ def test_heads_with_stages_are_refused(tmp_path):
     cascade = toy_config('cascade_rcnn')
     model = distilled(cascade, dict(config=dict(model=cascade)))
     model['alignments']['roi']['aligner']['stage'] = 0
-    with pytest.raises(ValueError, match='without stages, as the released CKD has, got a staged student and teacher'):
+    with pytest.raises(ValueError, match='RoI heads without stages, got a staged student and teacher'):
         benchmark(Setting(write_config(tmp_path, model), size=(64, 96)))
 
 
+
+
+# dense heads
+
+
+@pytest.fixture(scope='module')
+def dense_steps(tmp_path_factory):
+    folder, retinanet = tmp_path_factory.mktemp('dense'), toy_config('retinanet')
+    model = distilled(retinanet, dict(config=dict(model=retinanet), checkpoint='nowhere.pth'))
+    model['alignments'] = dict(dense=dict(aligner=dict(type='DenseAligner'), selector=dict(type='TeacherTopK', k=50),
+                                          losses=dict(loss_ckd=dict(type='CKDLoss'))))
+    return Steps(Setting(write_config(folder, model), saved_teacher(folder, retinanet), size=(64, 96)))
+
+
+def test_a_dense_head_has_no_released_order(dense_steps):
+    assert dense_steps.variants == ('alone', 'distilled', 'floor')
+    assert dense_steps.count_rows() == 50
+
+
+@pytest.mark.parametrize('variant, teacher_heads', [('alone', 0), ('distilled', 1), ('floor', 1)])
+def test_each_variant_of_a_dense_head_runs_the_heads_as_often_as_it_says(dense_steps, variant, teacher_heads):
+    model = dense_steps.distiller
+    with ModuleTap(model.student.bbox_head, 'student') as student, \
+            ModuleTap(model.teacher.model.bbox_head, 'teacher') as teacher:
+        assert dense_steps(variant, seed=0) > 0
+    assert (len(student.calls), len(teacher.calls)) == (1, teacher_heads)
+    assert not any(level.requires_grad for call in teacher.calls for level in call.output[0])
