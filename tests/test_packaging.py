@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ckd_mmdet.alignment import Alignment
 from ckd_mmdet.config import read_config
-from ckd_mmdet.distiller import Alignment
 
 from tests.small_runs import ROOT
 

@@ -61,6 +61,8 @@ def toy_config(name: str, num_classes: int = 3) -> ConfigDict:
 
     Its BatchNorm keeps ``norm_eval=True`` of the original, so that train and eval mode give equal features.
     """
+    if name in QUERIES:
+        return toy_query_config(name, num_classes)
     model = copy.deepcopy(_model({**TWO_STAGE, **ONE_STAGE}[name]))
     _shrink(model, {**WIDTHS, 'num_classes': num_classes})
     model.backbone.update(depth=18, base_channels=8)

@@ -28,6 +28,11 @@ CASES = {
     'fcos': ('DenseAligner', 'fcos', {}),
     'gfl': ('DenseAligner', 'gfl', {}),
     'yolof': ('DenseAligner', 'yolof', {}),
+    'detr': ('QueryAligner', 'detr', {}),
+    'conditional_detr, all layers': ('QueryAligner', 'conditional_detr', dict(layers='all')),
+    'objects of RoIs': ('ObjectAligner', 'faster_rcnn', {}),
+    'objects of anchors': ('ObjectAligner', 'retinanet', {}),
+    'objects of queries': ('ObjectAligner', 'dab_detr', {}),
 }
 
 

@@ -59,7 +59,7 @@ def test_a_teacher_that_is_the_student_gives_the_same_rows(aligner: Aligner, stu
     teacher = copied(student)
     aligner.check(student, teacher)
     aligned = ask(aligner, teacher, hear(aligner, student))
-    assert len(aligned) >= 8
+    assert len(aligned) >= 6
     assert torch.equal(aligned.student.logits, aligned.teacher.logits)
     assert len(aligned.student.logits.unique(dim=0)) > len(aligned) // 2  # or equal rows would say little
 
@@ -132,7 +132,7 @@ def test_a_second_step_does_not_remember_the_first(aligner: Aligner, student: nn
 
 
 def test_picked_rows_are_those_rows(aligner: Aligner, student: nn.Module) -> None:
-    teacher, heard, rows = copied(student), hear(aligner, student), torch.tensor([4, 7, 2])
+    teacher, heard, rows = copied(student), hear(aligner, student), torch.tensor([1, 3, 2])
     same_rows(ask(aligner, teacher, heard, rows), ask(aligner, teacher, heard), rows)
 
 
@@ -151,7 +151,7 @@ def test_swapped_images_swap_their_rows(aligner: Aligner, case: tuple[Aligner, d
     crossed = ask(aligner, teacher, hear(aligner, student, swapped))
     for image in (0, 1):
         here, there = straight.image_ids == image, crossed.image_ids == 1 - image
-        assert here.sum() == there.sum() > 5
+        assert here.sum() == there.sum() >= 3
         assert torch.equal(straight.labels[here], crossed.labels[there])
         for one, other in ((straight.student, crossed.student), (straight.teacher, crossed.teacher)):
             torch.testing.assert_close(one.logits[here], other.logits[there], rtol=1e-4, atol=1e-5)

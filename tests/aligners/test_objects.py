@@ -14,7 +14,7 @@ from ckd_mmdet.aligners.objects import best_rows, decoded, way_of
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.samples import Answer
-from mmdet.structures.bbox import bbox2roi, bbox_overlaps
+from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -30,7 +30,9 @@ PAIRS = [('faster_rcnn', 'retinanet'), ('detr', 'retinanet'), ('retinanet', 'fas
 
 
 def config_of(name: str, num_classes: int = 3) -> ConfigDict:
-    return (toy_query_config if name in QUERIES else toy_config)(name, num_classes)
+    config = (toy_query_config if name in QUERIES else toy_config)(name, num_classes)
+    config.data_preprocessor.pad_size_divisor = 32  # DETR's is 1, and its teachers may need more
+    return config
 
 
 def built(name: str, seed: int = 0, num_classes: int = 3) -> nn.Module:
