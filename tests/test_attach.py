@@ -42,7 +42,7 @@ def attached(student: Config, teacher: Config, method: str = 'ckd', **options: A
 # what is chosen
 
 @pytest.mark.parametrize(('student', 'teacher', 'method', 'aligners', 'selector', 'losses'), [
-    ('retinanet', 'retinanet', 'ckd', dict(dense=dict(type='DenseAligner')), dict(type='TeacherTopK', k=1024),
+    ('retinanet', 'retinanet', 'ckd', dict(dense=dict(type='DenseAligner')), dict(type='TeacherTopK', k=256),
      dict(loss_ckd=dict(type='CKDLoss', loss_weight=1.0))),
     ('retinanet', 'retinanet', 'kd', dict(dense=dict(type='DenseAligner')), dict(type='TeacherTopK', k=1024),
      dict(loss_kd=dict(type='KDLoss', loss_weight=1.0))),
@@ -129,7 +129,7 @@ def test_what_was_chosen_and_why_is_said(capsys: pytest.CaptureFixture) -> None:
         'aligner   DenseAligner: both score every anchor of the same levels; student RetinaNet, 3 classes (sigmoid), '
         'teacher RetinaNet, 3 classes (sigmoid)',
         '          (`RoIAligner` needs a student with `roi_head.bbox_head`, got a RetinaNet)',
-        'selector  TeacherTopK(k=1024)',
+        'selector  TeacherTopK(k=256)',
         'loss      CKDLoss, weight 0.5',
         'classes   the same 3',
         'config    runs/mine/student_ckd_teacher.py']

@@ -6,4 +6,4 @@ model = dict(
     student=_base_.model,
     teacher=dict(config='configs/baselines/retinanet_r18_fpn_12e_digit_scenes.py',
                  checkpoint='work_dirs/retinanet_r18_fpn_12e_digit_scenes/epoch_12.pth'),
-    alignments=_base_.dense_ckd)  # ours
+    alignments=_base_.dense_ckd)  # ours: foreground anchors, weight 1

@@ -1,6 +1,7 @@
-# CKD on the anchors of a dense head of which the teacher is most confident; ours: nothing of the kind was released.
+# CKD on the anchors that the student's own loss gives an object. Ours: nothing of the kind was released. For a head whose
+# labels cannot be had (PAA, YOLOX...), take selector=dict(type='TeacherTopK', k=256).
 dense_ckd = dict(
     dense=dict(
         aligner=dict(type='DenseAligner'),
-        selector=dict(type='TeacherTopK', k=1024),
+        selector=dict(type='Foreground'),
         losses=dict(loss_ckd=dict(type='CKDLoss', temperature=1.0, loss_weight=1.0))))
