@@ -226,8 +226,12 @@ def _load(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: s
         lines = [line.strip() for line in str(error).splitlines()]
         raise ValueError(f'{misfit}: {" ".join(lines[:4])}{" ..." if len(lines) > 4 else ""} {way_out}') from error
     missing = [key for key in keys.missing_keys if not key.endswith('num_batches_tracked')]
-    if missing or keys.unexpected_keys:
-        raise ValueError(f'{misfit}: {_few(missing)} missing, {_few(keys.unexpected_keys)} unexpected. {way_out}')
+    # DDQ gives some of its weights a second name when it starts to train
+    known = {value.data_ptr() for key, value in weights.items() if key not in keys.unexpected_keys}
+    unexpected = [key for key in keys.unexpected_keys
+                  if not isinstance(weights[key], Tensor) or weights[key].data_ptr() not in known]
+    if missing or unexpected:
+        raise ValueError(f'{misfit}: {_few(missing)} missing, {_few(unexpected)} unexpected. {way_out}')
 
 
 def _few(keys: Sequence[str]) -> str:

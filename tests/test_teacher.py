@@ -145,6 +145,17 @@ def test_bare_weights_and_those_of_a_parallel_model_load(config: dict, checkpoin
     assert FrozenTeacher(config, tmp_path / 'parallel.pth').digest() == expected
 
 
+def test_a_second_name_of_a_weight_is_no_misfit(config: dict, checkpoint: str, tmp_path: Path) -> None:
+    """As in DDQ, which writes some weights of its head under its decoder's name too."""
+    weights = torch.load(checkpoint, weights_only=False)['state_dict']
+    key = 'roi_head.bbox_head.fc_cls.weight'
+    torch.save(dict(state_dict={**weights, 'decoder.alias': weights[key]}), tmp_path / 'alias.pth')
+    assert FrozenTeacher(config, tmp_path / 'alias.pth').digest() == FrozenTeacher(config, checkpoint).digest()
+    torch.save(dict(state_dict={**weights, 'decoder.alias': weights[key].clone()}), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'no key missing, 1 key \(decoder.alias\) unexpected'):
+        FrozenTeacher(config, tmp_path / 'other.pth')
+
+
 def test_a_config_outside_the_model_scope_still_builds_mmdets_models(config: dict, checkpoint: str) -> None:
     whole = dict(model={key: value for key, value in config.items() if key != 'data_preprocessor'},
                  data_preprocessor=config['data_preprocessor'], default_scope='mmdet')
