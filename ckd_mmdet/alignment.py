@@ -68,11 +68,12 @@ class Alignment(nn.Module):
             self.scoring = 'softmax' if ours.softmax else 'sigmoid'
         else:
             self.scoring = 'mixed'
+        way_out = ('take a loss that compares directions only, such as CKDLoss' if self.scoring == 'mixed' else
+                   'take a CKDLoss or a plain KDLoss')
         for key, loss in self.losses.items():
             if self.scoring not in loss.scorings:
                 raise ValueError(f'`alignments.{self.name}.losses.{key}` is a {type(loss).__name__}, which makes no '
-                                 f'sense between a student with {ours} and a teacher with {theirs}; take a loss that '
-                                 'compares directions only, such as CKDLoss.')
+                                 f'sense between a student with {ours} and a teacher with {theirs}; {way_out}.')
         self.shared: SharedClasses | None = None
         if not class_map:
             if ours.num_classes != theirs.num_classes:

@@ -32,14 +32,18 @@ class Recipe:
 METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'ckd': dict(loss_ckd=dict(type='CKDLoss')),
     'kd': dict(loss_kd=dict(type='KDLoss')),
+    'dkd': dict(loss_dkd=dict(type='DKDLoss', alpha=1.0, beta=0.25, temperature=1.0)),  # CKD's authors' for detection
+    'dist': dict(loss_dist=dict(type='DISTLoss')),
 }
 
-# All of these are ours. The released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), see
-# configs/_base_/alignments/roi_ckd.py, and knows no other heads.
+# All of these are ours; those of dkd and dist, which need a softmax, are not measured. The released CKD is `All` with
+# weight 0.1 on RoIs (arXiv 2404.14109), see configs/_base_/alignments/roi_ckd.py, and knows no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'RoIAligner': {
         'ckd': Recipe(dict(type='Foreground'), 1.0),  # as configs/_base_/alignments/roi_ckd_foreground.py
         'kd': Recipe(dict(type='All'), 1.0),
+        'dkd': Recipe(dict(type='All'), 1.0),
+        'dist': Recipe(dict(type='All'), 1.0),
     },
     'DenseAligner': {
         'ckd': Recipe(dict(type='TeacherTopK', k=256), 1.0),  # not every dense head gives labels
@@ -48,10 +52,14 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     'QueryAligner': {
         'ckd': Recipe(dict(type='All'), 1.0),
         'kd': Recipe(dict(type='All'), 1.0),
+        'dkd': Recipe(dict(type='All'), 1.0),
+        'dist': Recipe(dict(type='All'), 1.0),
     },
     'ObjectAligner': {
         'ckd': Recipe(dict(type='All'), 1.0),
         'kd': Recipe(dict(type='All'), 1.0),
+        'dkd': Recipe(dict(type='All'), 1.0),
+        'dist': Recipe(dict(type='All'), 1.0),
     },
 }
 

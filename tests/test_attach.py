@@ -230,7 +230,7 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
 
 
 @pytest.mark.parametrize(('attach_it', 'text'), [
-    (pair(method='dark'), "`method` needs one of ckd, kd or none, got 'dark'."),
+    (pair(method='dark'), "`method` needs one of ckd, kd, dkd, dist or none, got 'dark'."),
     (pair(selector='Best'), "`alignments.dense.selector` needs the name of a registered Selector, got 'Best'; "
                             'ckd_mmdet has All, Foreground, '),
     (pair(selector='TeacherTopK:many'), "`selector` needs a whole number after the colon, as in TeacherTopK:512, got "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,12 @@ def positive(value: float, argument: str, function: str) -> None:
     """Raise ``ValueError`` unless ``value > 0``."""
     if not value > 0:
         raise ValueError(f'`{function}` needs a `{argument}` greater than 0, got {value}.')
+
+
+def not_negative(value: float, argument: str, function: str) -> None:
+    """Raise ``ValueError`` unless ``value`` is finite and at least 0."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f'`{function}` needs a finite `{argument}` of at least 0, got {value}.')
 
 
 def one_of(value: str, choices: tuple[str, ...], argument: str, function: str) -> None:

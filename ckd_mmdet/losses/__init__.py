@@ -2,6 +2,8 @@
 
 from .base import DistillLoss, RowLoss
 from .ckd import CKDLoss
+from .dist import DISTLoss
+from .dkd import DKDLoss
 from .kd import KDLoss
 
-__all__ = ['CKDLoss', 'DistillLoss', 'KDLoss', 'RowLoss']
+__all__ = ['CKDLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss', 'KDLoss', 'RowLoss']

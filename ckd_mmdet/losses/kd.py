@@ -18,6 +18,9 @@ class KDLoss(RowLoss):
 
     Args:
         temperature: Softening of both distributions, greater than 0.
+        standardize: Standardise the logits of each row first (arXiv 2403.01427), see
+            :func:`ckd_mmdet.functional.standardized`; only between two softmax heads, as it is defined over the
+            classes of one distribution.
         loss_weight: Factor of the mean over rows.
 
     Raises:
@@ -26,11 +29,16 @@ class KDLoss(RowLoss):
 
     scorings = frozenset({'softmax', 'sigmoid'})
 
-    def __init__(self, temperature: float = 1.0, loss_weight: float = 1.0) -> None:
+    def __init__(self, temperature: float = 1.0, standardize: bool = False, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
         positive(temperature, 'temperature', 'KDLoss')
         self.temperature = temperature
+        self.standardize = standardize
+        if standardize:
+            self.scorings = frozenset({'softmax'})
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        divergence = kd_loss if samples.scoring == 'softmax' else binary_kd_loss
-        return divergence(samples.student.logits, samples.teacher.logits, temperature=self.temperature)
+        student, teacher = samples.student.logits, samples.teacher.logits
+        if samples.scoring == 'softmax':
+            return kd_loss(student, teacher, temperature=self.temperature, standardize=self.standardize)
+        return binary_kd_loss(student, teacher, temperature=self.temperature)

@@ -50,6 +50,37 @@ def binary_kd_rows(student: Tensor, teacher: Tensor, temperature: float) -> list
     return rows
 
 
+def standardized_rows(logits: Tensor) -> list[list[float]]:
+    rows = []
+    for row in logits.tolist():
+        mean = sum(row) / len(row)
+        spread = math.sqrt(sum((x - mean)**2 for x in row) / (len(row) - 1))
+        rows.append([(x - mean) / (spread + 1e-7) for x in row])
+    return rows
+
+
+def dkd_rows(student: Tensor, teacher: Tensor, labels: Tensor, alpha: float, beta: float,
+             temperature: float) -> list[float]:
+    rows = []
+    for s, t, y in zip(student.tolist(), teacher.tolist(), labels.tolist(), strict=True):
+        p, q = _softmax(t, temperature), _softmax(s, temperature)
+        target = p[y] * math.log(p[y] / q[y]) + (1 - p[y]) * math.log((1 - p[y]) / (1 - q[y]))
+        others = 0.0
+        for c in range(len(p)):
+            if c != y:
+                a, b = p[c] / (1 - p[y]), q[c] / (1 - q[y])
+                others += a * math.log(a / b)
+        rows.append(temperature**2 * (alpha * target + beta * others))
+    return rows
+
+
+def dist_rows(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperature: float) -> list[float]:
+    q, p = ([_softmax(row, temperature) for row in logits.tolist()] for logits in (student, teacher))
+    n, c = student.shape
+    intra = sum(1 - _correlation([q[i][k] for i in range(n)], [p[i][k] for i in range(n)]) for k in range(c)) / c
+    return [temperature**2 * (beta * (1 - _correlation(q[i], p[i])) + gamma * intra) for i in range(n)]
+
+
 def agreement_numbers(student: Tensor, teacher: Tensor) -> dict[str, float]:
     s, t = [_unit(row) for row in student.tolist()], [_unit(row) for row in teacher.tolist()]
     n = len(s)
@@ -60,6 +91,11 @@ def agreement_numbers(student: Tensor, teacher: Tensor) -> dict[str, float]:
 def _unit(row: Row) -> list[float]:
     length = max(math.sqrt(_dot(row, row)), 1e-12)
     return [x / length for x in row]
+
+
+def _correlation(one: Row, other: Row) -> float:
+    a, b = ([x - sum(row) / len(row) for x in row] for row in (one, other))
+    return _dot(a, b) / (math.sqrt(_dot(a, a)) * math.sqrt(_dot(b, b)) + 1e-8)
 
 
 def _dot(one: Row, other: Row) -> float:

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from ckd_mmdet.functional import binary_kd_loss, kd_loss
+from ckd_mmdet.functional import binary_kd_loss, kd_loss, standardized
+from ckd_mmdet.functional.kd import EPSILON
 from torch import Tensor
 
-from tests.functional.loops import binary_kd_rows, kd_rows
+from tests.functional.loops import binary_kd_rows, kd_rows, standardized_rows
 
 
 def random_pair(n: int = 6, c: int = 5) -> tuple[Tensor, Tensor]:
@@ -89,6 +90,77 @@ def test_a_wrong_argument_is_named() -> None:
         kd_loss(*random_pair(), temperature=0)
     with pytest.raises(ValueError, match=r'of one shape \(n, c\), got \(2, 5\) and \(3, 5\)'):
         kd_loss(torch.zeros(2, 5), torch.zeros(3, 5))
+
+
+# Standardised logits
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
+def test_with_standardised_logits_it_equals_the_loop(temperature: float) -> None:
+    student, teacher = random_pair()
+    rows = [torch.tensor(standardized_rows(logits), dtype=torch.float64) for logits in (student, teacher)]
+    ours = kd_loss(student, teacher, temperature=temperature, standardize=True)
+    assert ours.tolist() == pytest.approx(kd_rows(*rows, temperature), rel=1e-12)
+
+
+def test_with_standardised_logits_it_gives_the_number_worked_out_by_hand() -> None:
+    # z = (-1, 0, 1) and (1, 0, -1), as the deviation of three numbers is divided by 2: 2 (e - 1/e) / (e + 1 + 1/e)
+    student, teacher = torch.tensor([[2.0, 4, 6]]), torch.tensor([[1.3, 1.2, 1.1]])
+    assert kd_loss(student, teacher, standardize=True).item() == pytest.approx(1.150421, abs=1e-5)
+
+
+def test_standardised_rows_have_no_mean_and_spread_one() -> None:
+    rows = standardized(random_pair()[0])
+    torch.testing.assert_close(rows.mean(1), torch.zeros(6, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(rows.std(1), torch.ones(6, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_standardised_logits_have_neither_scale_nor_offset() -> None:
+    student, teacher = random_pair()
+    torch.testing.assert_close(kd_loss(5 * student - 2, 0.3 * teacher + 7, standardize=True),
+                               kd_loss(student, teacher, standardize=True), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(kd_loss(5 * student - 2, teacher), kd_loss(student, teacher), rtol=0.1)
+
+
+def test_with_standardised_logits_its_gradient_is_that_of_finite_differences() -> None:
+    student, teacher = random_pair()
+    assert torch.autograd.gradcheck(lambda s: kd_loss(s, teacher, temperature=2.0, standardize=True),
+                                    student.requires_grad_())
+
+
+def test_a_row_of_equal_logits_is_the_uniform_distribution_and_its_gradient_is_bounded_by_the_epsilon() -> None:
+    student = torch.full((1, 3), 0.1, requires_grad=True)
+    teacher = torch.tensor([[1.3, 1.2, 1.1]])
+    loss = kd_loss(student, teacher, standardize=True)
+    torch.testing.assert_close(loss, kd_loss(torch.zeros(1, 3), teacher, standardize=True))
+    loss.sum().backward()
+    assert student.grad.isfinite().all()
+    assert 0.01 / EPSILON < student.grad.abs().max() <= 1 / EPSILON
+    assert kd_loss(teacher, torch.zeros(1, 3), standardize=True).isfinite()
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_logits_in_half_precision_are_standardised_in_float32(dtype: torch.dtype) -> None:
+    student, teacher = (10 * tensor.to(dtype) for tensor in random_pair())
+    student[0] = 0.1
+    with torch.autocast('cpu', dtype=dtype):
+        ours = kd_loss(student, teacher, standardize=True)
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours.double(), kd_loss(student.double(), teacher.double(), standardize=True),
+                               rtol=1e-4, atol=1e-4)
+
+
+def test_no_gradient_flows_to_a_standardised_teacher() -> None:
+    student, teacher = (tensor.requires_grad_() for tensor in random_pair())
+    kd_loss(student, teacher, standardize=True).sum().backward()
+    assert student.grad.any()
+    assert teacher.grad is None
+
+
+def test_no_sample_can_be_standardised_and_one_logit_cannot() -> None:
+    assert kd_loss(torch.zeros(0, 5), torch.zeros(0, 5), standardize=True).shape == (0,)
+    with pytest.raises(ValueError, match='`standardized` needs rows of at least 2 logits, got 1; one has no spread'):
+        kd_loss(torch.zeros(2, 1), torch.zeros(2, 1), standardize=True)
 
 
 # One sigmoid a class

@@ -30,3 +30,14 @@ def test_between_sigmoid_heads_it_is_the_binary_form() -> None:
     samples = AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 4, scoring='sigmoid')
     expected = binary_kd_loss(samples.student.logits, samples.teacher.logits, temperature=2.0).mean()
     assert KDLoss(2.0)(samples) == expected
+
+
+def test_standardised_logits_reach_the_formula_and_are_refused_between_sigmoid_heads() -> None:
+    torch.manual_seed(0)
+    samples = AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 3)
+    loss = KDLoss(2.0, standardize=True, loss_weight=0.5)
+    expected = kd_loss(samples.student.logits, samples.teacher.logits, temperature=2.0, standardize=True).mean()
+    assert loss(samples) == 0.5 * expected
+    assert KDLoss(2.0, loss_weight=0.5)(samples) != 0.5 * expected
+    assert loss.scorings == {'softmax'}
+    assert KDLoss(2.0).scorings == {'softmax', 'sigmoid'}

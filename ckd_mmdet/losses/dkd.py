@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ckd_mmdet.functional import dkd_loss
+from ckd_mmdet.functional.checks import not_negative, positive
+from ckd_mmdet.registry import MODELS
+from ckd_mmdet.samples import AlignedSamples, Side
+from torch import Tensor
+
+from .base import RowLoss
+
+
+@MODELS.register_module()
+class DKDLoss(RowLoss):
+    """Divergence about each row's labelled class, and among the other classes, weighted apart (DKD, arXiv 2203.08679).
+
+    Background is a class of the softmax like any other. Rows to be ignored (negative labels) are left out of the mean
+    too, so that their number does not change the weight of the others; without any labelled row the loss is 0. It is
+    defined for class distributions, so only between two softmax heads.
+
+    Args:
+        alpha: Weight of the labelled class's part, at least 0.
+        beta: Weight of the other classes' part, at least 0; released code uses 2 to 8 on CIFAR-100, and 0.25 with
+            ``temperature=1`` for detection.
+        temperature: Softening of both distributions, greater than 0.
+        standardize: Standardise the logits of each row first, see :func:`ckd_mmdet.functional.standardized`.
+        loss_weight: Factor of the mean over labelled rows. Released code for classification raises it from 0 over the
+            first epochs; here it is constant.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    requires = frozenset({'logits', 'labels'})
+    scorings = frozenset({'softmax'})
+    least_columns = 2  # the labelled class and another
+
+    def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, standardize: bool = False,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
+        not_negative(alpha, 'alpha', 'DKDLoss')
+        not_negative(beta, 'beta', 'DKDLoss')
+        positive(temperature, 'temperature', 'DKDLoss')
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+        self.standardize = standardize
+
+    def forward(self, aligned: AlignedSamples, *, epoch: int = 0) -> Tensor:
+        return super().forward(_labelled(aligned), epoch=epoch)
+
+    def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
+        return dkd_loss(samples.student.logits, samples.teacher.logits, samples.labels, alpha=self.alpha,
+                        beta=self.beta, temperature=self.temperature, standardize=self.standardize)
+
+
+def _labelled(samples: AlignedSamples) -> AlignedSamples:
+    """The rows whose label is not negative, without their images."""
+    known = samples.labels >= 0
+    return replace(samples, student=Side(samples.student.logits[known]), teacher=Side(samples.teacher.logits[known]),
+                   labels=samples.labels[known], image_ids=None)
