@@ -51,7 +51,8 @@ class FrozenTeacher:
         loaded = _read_checkpoint(self.checkpoint)
         self.model = build_model(self.config)
         _load(self.model, loaded.get('state_dict', loaded), self.checkpoint, self.name)
-        self.model.eval().requires_grad_(False)
+        self.model.eval()  # LAD and LD, teachers with a teacher of their own, give nothing back here
+        self.model.requires_grad_(False)
         self.classes = _class_names(loaded, self.config)
         self.renormalize: nn.Module = nn.Identity()
 

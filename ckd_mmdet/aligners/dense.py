@@ -95,7 +95,8 @@ class DenseAligner(Aligner):
             data_samples: Sequence[BaseDataElement]) -> Answer:
         student_rows = class_rows(tape.head, tape.scores.only().output)
         head = self._head(teacher, 'teacher')
-        with torch.no_grad():  # around the teacher only: the student's rows keep their graph
+        # around the teacher only: the student's rows keep their graph
+        with torch.no_grad(), answering_as_in_training(head):
             teacher_rows = class_rows(head, head(feats))
         sizes = [[(level.shape[1], *level.shape[3:]) for level in rows.maps] for rows in (student_rows, teacher_rows)]
         if sizes[0] != sizes[1]:
@@ -113,6 +114,16 @@ class DenseAligner(Aligner):
             raise ValueError(f'`DenseAligner` needs a {side} with a dense head `{self.head}`, and the '
                              f'{type(model).__name__} {fact}; {way_out}.')
         return head
+
+
+@contextmanager
+def answering_as_in_training(head: nn.Module) -> Iterator[None]:
+    """The head gives what its loss needs, guided anchoring every place; its layers rest."""
+    was, head.training = head.training, True
+    try:
+        yield
+    finally:
+        head.training = was
 
 
 def class_columns(head: nn.Module) -> int | None:

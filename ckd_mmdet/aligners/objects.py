@@ -33,7 +33,16 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .base import Aligner
-from .dense import DenseAligner, DenseTape, ProbabilityRows, class_columns, class_rows, dense_scoring, loss_labels
+from .dense import (
+    DenseAligner,
+    DenseTape,
+    ProbabilityRows,
+    answering_as_in_training,
+    class_columns,
+    class_rows,
+    dense_scoring,
+    loss_labels,
+)
 from .query import (
     Queries,
     QueryTape,
@@ -221,7 +230,7 @@ class DenseWay(Way):
 
     def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
         head = self.model.bbox_head
-        with _answering_as_in_training(head):
+        with answering_as_in_training(head):
             with self.listen() as heard:
                 if _can_assign(head):
                     head.loss(feats, data_samples)
@@ -346,16 +355,6 @@ def _can_assign(head: nn.Module) -> bool:
     by_rule = isinstance(head, AnchorFreeHead) and not isinstance(head, RepPointsHead | VFNetHead)
     return ((by_rule or bool(head.train_cfg))
             and list(inspect.signature(head.loss).parameters) == ['x', 'batch_data_samples'])
-
-
-@contextmanager
-def _answering_as_in_training(head: nn.Module) -> Iterator[None]:
-    """The head gives what its loss needs; its layers rest."""
-    was, head.training = head.training, True
-    try:
-        yield
-    finally:
-        head.training = was
 
 
 @contextmanager

@@ -23,6 +23,8 @@ class RoITape:
     targets: ModuleTap
     first_scores: ModuleTap
     """Of the first stage; the same as ``scores`` in a head without stages."""
+    branch: int | None
+    """Of a TridentNet, the branch that it tests with."""
 
 
 @TASK_UTILS.register_module()
@@ -32,6 +34,7 @@ class RoIAligner(Aligner):
     For the box branch of every RoI head of mmdet that scores classes in a layer ``fc_cls``: Faster and Mask R-CNN, each
     stage of Cascade R-CNN and HTC, Double-Head, Dynamic, Grid, Libra, PISA, SABL, TridentNet... A row is a sampled
     proposal of the student; its logits are ``(num_classes + 1)`` scores, background last. The student's head runs once.
+    Of a TridentNet only the branch counts that it tests with.
 
     Args:
         stage: Stage of a head that has several, from 0; ``None`` for a head that has one. Where only one of the two
@@ -66,16 +69,19 @@ class RoIAligner(Aligner):
                 ModuleTap(head, 'roi_head.bbox_head') as scores, \
                 ModuleTap(first_head, 'roi_head.bbox_head') as first_scores, \
                 ModuleTap(head.loss_cls, 'roi_head.bbox_head.loss_cls') as targets:
-            yield RoITape(rois, scores, targets, first_scores)
+            yield RoITape(rois, scores, targets, first_scores, getattr(roi_head, 'test_branch_idx', None))
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement]) -> Answer:
         rois, student_logits, labels, why_not = _heard(tape)
-        image_ids = rois[:, 0].long() % len(data_samples)  # TridentNet's batch holds the images once a branch
+        if tape.branch is not None:  # TridentNet's batch holds the images once a branch; at rest it has one branch
+            own = rois[:, 0].long() // len(data_samples) == tape.branch
+            rois, student_logits, labels = rois[own], student_logits[own], None if labels is None else labels[own]
+            rois = torch.cat([rois[:, :1] % len(data_samples), rois[:, 1:]], 1)
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
-            rois = torch.cat([image_ids[:, None].to(rois), rois[:, 1:]], 1)
             teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
-        return Answer(TableRows(student_logits), TableRows(teacher_logits), labels, image_ids, no_labels=why_not)
+        return Answer(TableRows(student_logits), TableRows(teacher_logits), labels, rois[:, 0].long(),
+                      no_labels=why_not)
 
     def _bbox_head(self, model: nn.Module, side: str) -> nn.Module:
         head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
