@@ -1,0 +1,334 @@
+"""What a family is asked: a step alone, the same rows, gradient, silence, a distilled step."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+import tempfile
+import traceback
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import ckd_mmdet.aligners  # noqa: F401  registers them
+import numpy as np
+import torch
+from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.attach import Choice, choose_alignment, distill_config
+from ckd_mmdet.registry import TASK_UTILS, build_part
+from ckd_mmdet.samples import Answer
+from mmcv.cnn.bricks import DropPath
+from mmdet.registry import MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+
+from .families import OUT_OF_SCOPE, model_of, smallest_config
+from .shrink import made_up_batch, shrunk, toy_model
+
+CLOSE = 1e-5
+"""Rows are called equal within this where sums are taken in another order."""
+LEAST_SPREAD = 1e-3
+"""Rows that differ by less, of their greatest number, would hide a wrong pairing."""
+LEARNING_RATE = 1e-4
+KD_ONLY = 'KD only'
+
+# Whatever mmdet, torch or we raise is a family's reason. Anything else ends its process, which is one too.
+ERRORS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError,
+          ValueError)
+AT_REST = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd, DropPath, nn.MultiheadAttention)
+FOLDERS = re.compile(r'(?<![\w.])/(?:[\w.+-]+/)+')
+LONG = 200
+# What some errors mean: by the family and a part of the error's text.
+IN_WORDS = {
+    ('dyhead', 'offset output dims'): 'its DyHead gives a deformable convolution offsets of another size than what '
+                                      "comes out; torchvision's operator, which serves where mmcv has no compiled "
+                                      'one, refuses them',
+    ('guided_anchoring', 'features.size(0) == 1'): 'in the evaluation mode its head scores chosen places of one image '
+                                                   'only, so a teacher in that mode cannot answer for a batch',
+    ('tridentnet', 'numbers differ'): 'in the evaluation mode its backbone has one branch of the three that train, so '
+                                      'a teacher in that mode has no features for the RoIs of the other two',
+}
+
+
+@dataclass
+class Row:
+    """What was found of a family. A check is ``'yes'``, something better said in words, or ``''`` if not reached."""
+
+    family: str
+    config: str = ''
+    detector: str = ''
+    head: str = ''
+    aligner: str = ''
+    plain: str = ''
+    """A training step alone."""
+    identity: str = ''
+    gradient: str = ''
+    silence: str = ''
+    step: str = ''
+    """A training step with CKD."""
+    labels: str = ''
+    no_labels: str = ''
+    """Why there are none."""
+    reason: str = ''
+    """Why a check failed."""
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @property
+    def passes(self) -> bool:
+        return bool(self.identity) and self.plain == self.gradient == self.silence == self.step == 'yes'
+
+
+class Failed(RuntimeError):
+    """A check found something else than it should."""
+
+
+def check_family(family: str) -> Row:
+    """Go through a family's checks, up to the first that fails.
+
+    Raises:
+        ValueError: If there is no such family.
+    """
+    row = Row(family, smallest_config(family))
+    if family in OUT_OF_SCOPE:
+        row.reason = OUT_OF_SCOPE[family]
+        return row
+    try:
+        prepare()
+        for clock in ('epoch', 'iter'):  # the Runner's work; TOOD and BoxInst ask for it
+            MessageHub.get_current_instance().update_info(clock, 0)
+        _check(row)
+    except ERRORS as error:
+        text = first_line(error)
+        words = (words for (family, part), words in IN_WORDS.items() if family == row.family and part in text)
+        row.reason = f'{_next_check(row)}: {next(words, text)}'
+    return row
+
+
+def prepare() -> None:
+    """Import all of mmdet, which takes seconds the first time."""
+    register_all_modules(init_default_scope=True)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, of a long one the first sentence; of none the line of code that raised it."""
+    text = str(error).strip().split('\n')[0] or traceback.extract_tb(error.__traceback__)[-1].line
+    text = FOLDERS.sub('', text)  # of this machine
+    if len(text) > LONG:
+        text = text.partition('. ')[0]
+    return text if isinstance(error, Failed) else f'{type(error).__name__}: {text}'
+
+
+def _next_check(row: Row) -> str:
+    checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity', silence='silence',
+                  gradient='gradient')
+    return next((words for name, words in checks.items() if not getattr(row, name)), 'a step with CKD')
+
+
+def _check(row: Row) -> None:
+    config = shrunk(model_of(row.config))
+    student = toy_model(config)
+    row.detector, row.head = type(student).__name__, type(scoring_head(student)).__name__
+    alone = step_alone(copy.deepcopy(student))
+    row.plain = 'yes'
+
+    teacher = copy.deepcopy(student)
+    teacher.eval()
+    choice = _choice(student, teacher)
+    row.aligner = ', '.join(sorted({aligner['type'] for aligner in choice.aligners.values()}))
+    row.identity = identity(student, teacher, choice)
+
+    heard, answers = listened(student, teacher, choice)
+    row.labels = 'no' if any(answer.labels is None for answer in answers) else 'yes'
+    row.no_labels = next((answer.no_labels for answer in answers if answer.labels is None), '')
+    silence(alone, heard)
+    row.silence = 'yes'
+    gradient(student, teacher, answers)
+    row.gradient = 'yes'
+    row.step = distilled_step(config)
+    if row.step == KD_ONLY:
+        row.reason = 'one class, so that a row has one score and CKD no direction to compare; KDLoss passes'
+
+
+def _choice(student: nn.Module, teacher: nn.Module) -> Choice:
+    try:
+        return choose_alignment(student, teacher)
+    except ValueError as error:  # each aligner's refusal is a line; the last is of the one that takes most
+        raise Failed(str(error).splitlines()[-1]) from error
+
+
+def scoring_head(model: nn.Module) -> nn.Module:
+    """The head that scores a detector's boxes."""
+    return next(head for name in ('roi_head', 'bbox_head', 'rpn_head')
+                if (head := getattr(model, name, None)) is not None)
+
+
+def step_alone(model: nn.Module) -> dict[str, list[float]]:
+    """One training step without a teacher; gives its losses, as flat lists.
+
+    Raises:
+        Failed: If the loss or a gradient is not finite.
+    """
+    losses = forward(model)
+    _learn(model, losses)
+    return flat(losses)
+
+
+def identity(student: nn.Module, teacher: nn.Module, choice: Choice) -> str:
+    """Compare all rows of student and teacher, a copy of it in the evaluation mode.
+
+    Returns:
+        ``'equal'``, or ``'within 1e-05'`` where sums were taken in another order.
+
+    Raises:
+        Failed: If there are no rows, if they differ, or if each is like the next, so that a wrong pairing would not
+            be seen.
+    """
+    student = copy.deepcopy(student)
+    _rest(student)
+    found = set()
+    for answer in listened(student, teacher, choice)[1]:
+        ours, theirs = _rows(answer)
+        if not len(ours):
+            raise Failed('there are no rows')
+        gap = (ours - theirs).abs().max().item()
+        spread = (ours - ours.roll(1, 0)).abs().max().item()
+        if len(ours) > 1 and spread <= LEAST_SPREAD * ours.abs().max().item():
+            raise Failed('all rows are alike')
+        if not gap:
+            found.add('equal')
+        elif gap <= CLOSE and gap <= 0.01 * spread:
+            found.add(f'within {CLOSE:g}')
+        else:
+            raise Failed(f'of {len(ours)} rows of student and teacher, numbers differ by up to {gap:.2g}')
+    return max(found)  # the weaker word of two
+
+
+def silence(alone: dict[str, list[float]], heard: dict[str, list[float]]) -> None:
+    """Compare the losses of a student alone with those of the same student overheard, to the last bit.
+
+    Raises:
+        Failed: If they differ.
+    """
+    different = [key for key in alone.keys() | heard.keys() if alone.get(key) != heard.get(key)]
+    if different:
+        raise Failed(f'listening changes {", ".join(sorted(different))}')
+
+
+def gradient(student: nn.Module, teacher: nn.Module, answers: list[Answer]) -> None:
+    """Differentiate the student's rows.
+
+    Raises:
+        Failed: If that does not reach the student's backbone, or does reach the teacher.
+    """
+    for answer in answers:
+        ours, theirs = _rows(answer)
+        if theirs.requires_grad:
+            raise Failed("the teacher's rows carry gradient")
+        student.zero_grad()
+        (ours * torch.randn_like(ours)).sum().backward(retain_graph=True)
+        if not any(part.grad is not None and part.grad.abs().max() > 0 for part in student.backbone.parameters()):
+            raise Failed("the student's rows give its backbone no gradient")
+    if any(part.grad is not None for part in teacher.parameters()):
+        raise Failed('the teacher has gradient')
+
+
+def distilled_step(config: ConfigDict) -> str:
+    """One training step of a Distiller, whose alignment is chosen by ``distill_config``.
+
+    Returns:
+        ``'yes'``, or :data:`KD_ONLY` where CKD makes no sense.
+
+    Raises:
+        Failed: If the loss or a gradient is not finite, if no row was distilled, or the teacher has changed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / 'teacher.pth'
+        torch.save(dict(state_dict=toy_model(config, seed=1).state_dict()), checkpoint)
+        plain = Config(dict(model=config, default_scope='mmdet'))
+        with redirect_stdout(StringIO()):  # it says what it chose: the table will
+            try:
+                method, made = 'ckd', distill_config(plain, plain, 'ckd', teacher_checkpoint=checkpoint)
+            except ValueError as error:
+                if 'take a KDLoss' not in str(error):
+                    raise
+                method, made = 'kd', distill_config(plain, plain, 'kd', teacher_checkpoint=checkpoint)
+        distiller = MODELS.build(made.model)
+    distiller.student.load_state_dict(toy_model(config).state_dict())
+    distiller.has_hook = True  # what DistillHook checks, class names and accuracy, random models do not have
+    distiller.train()
+    before = copy.deepcopy(distiller.teacher.model.state_dict())
+    losses = forward(distiller)
+    _learn(distiller, losses)
+    if not any(float(value) for key, value in losses.items() if key.endswith('.rows')):
+        raise Failed('no row was distilled')
+    after = distiller.teacher.model.state_dict()
+    if any(not torch.equal(value, after[key]) for key, value in before.items()):
+        raise Failed('the step has changed the teacher')
+    return 'yes' if method == 'ckd' else KD_ONLY
+
+
+def forward(model: nn.Module) -> dict:
+    """Losses of a step on the made-up batch; the same model always draws the same random numbers."""
+    data = _batch(model)
+    _seed()
+    return model(**data, mode='loss')
+
+
+def listened(student: nn.Module, teacher: nn.Module, choice: Choice) -> tuple[dict[str, list[float]], list[Answer]]:
+    """Losses of an overheard step, and what the teacher answered to each alignment."""
+    aligners = [build_part(TASK_UTILS, cfg, Aligner, '`aligner`') for cfg in choice.aligners.values()]
+    data = _batch(student)
+    _seed()
+    with ExitStack() as listening:
+        tapes = [listening.enter_context(aligner.listen(student)) for aligner in aligners]
+        losses = student(**data, mode='loss')
+    with torch.no_grad():
+        feats = teacher.extract_feat(data['inputs'])
+    answers = [aligner.ask(teacher, feats, tape, data['data_samples'])
+               for aligner, tape in zip(aligners, tapes, strict=True)]
+    return flat(losses), answers
+
+
+def flat(losses: dict) -> dict[str, list[float]]:
+    """Losses as numbers; some heads give one a level."""
+    return {key: [float(part) for part in (value if isinstance(value, list) else [value])]
+            for key, value in losses.items()}
+
+
+def _rows(answer: Answer) -> tuple[Tensor, Tensor]:
+    every = torch.arange(len(answer.student))
+    return answer.student.take(every).float(), answer.teacher.take(every).float()
+
+
+def _rest(model: nn.Module) -> None:
+    """Leave the training mode in BatchNorm and dropout only, so that features are as in the evaluation mode."""
+    for part in model.modules():
+        if isinstance(part, AT_REST):
+            part.eval()
+
+
+def _learn(model: nn.Module, losses: dict) -> None:
+    optimizer = torch.optim.SGD([part for part in model.parameters() if part.requires_grad], lr=LEARNING_RATE)
+    total, _ = model.parse_losses(losses)
+    if not total.isfinite():
+        raise Failed(f'the loss is {total.item()}')
+    total.backward()
+    gradients = [part.grad for part in model.parameters() if part.grad is not None]
+    if not all(part.isfinite().all() for part in gradients):
+        raise Failed('a gradient is not finite')
+    optimizer.step()
+
+
+def _batch(model: nn.Module) -> dict:
+    return model.data_preprocessor(made_up_batch(getattr(model, 'student', model)), True)
+
+
+def _seed() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
