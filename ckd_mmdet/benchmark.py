@@ -417,10 +417,11 @@ def table(report: dict) -> str:
     """What :func:`benchmark` gave, for people."""
     setting, machine = report['setting'], report['machine']
     peaks = report['peak_memory_mb'] or {}
+    rows = f"RoIs ({setting['proposals']} proposals)" if 'released_order' in report['seconds'] else 'anchors'
     memory_name = 'resident' if machine['device'] == 'CPU' else 'GPU'
     lines = [
         f"{setting['config']}: {setting['batch']} images of {setting['size'][0]}x{setting['size'][1]}, "
-        f"{report['rows']} rows ({setting['proposals']} proposals), {'AMP' if setting['amp'] else 'float32'}",
+        f"{report['rows']} {rows}, {'AMP' if setting['amp'] else 'float32'}",
         f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {setting['rounds']} rounds",
         '',
         f'{"seconds a step":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}   peak {memory_name} MB']
