@@ -1,5 +1,5 @@
-# CKD on the anchors that the student's own loss gives an object. Ours: nothing of the kind was released. For a head whose
-# labels cannot be had (PAA, YOLOX...), take selector=dict(type='TeacherTopK', k=256).
+# CKD on the anchors that the student's own loss gives an object. Ours: nothing of the kind was released. For a head
+# whose labels cannot be had (PAA, YOLOX...), take selector=dict(type='TeacherTopK', k=256).
 dense_ckd = dict(
     dense=dict(
         aligner=dict(type='DenseAligner'),
