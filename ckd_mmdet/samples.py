@@ -1,7 +1,8 @@
-"""The data that crosses from the aligners to the losses: rows of student and teacher, side by side."""
+"""The data that crosses from the aligners to the losses: rows or maps of student and teacher, side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ckd_mmdet.rows import Rows
@@ -37,6 +38,30 @@ class AlignedSamples:
 
     def __len__(self) -> int:
         return len(self.student.logits)
+
+
+@dataclass(frozen=True)
+class AlignedMaps:
+    """Feature maps of both models for the same images, one pair a level.
+
+    The student's side carries gradient, the teacher's never does.
+    """
+
+    student: Sequence[Tensor]
+    """Shape ``(N, d_s, h, w)`` each; width, height and channels change with the level."""
+    teacher: Sequence[Tensor]
+    """Shape ``(N, d_t, h, w)`` each."""
+
+    def __len__(self) -> int:
+        return len(self.student[0])
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Number of channels of each level's maps, known before training."""
+
+    student: tuple[int, ...]
+    teacher: tuple[int, ...]
 
 
 @dataclass(frozen=True)

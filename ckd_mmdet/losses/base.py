@@ -1,55 +1,82 @@
-"""What every distillation loss is: rows in, one weighted number out."""
+"""What every distillation loss is: rows or maps in, one weighted number out."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
-from ckd_mmdet.samples import AlignedSamples
+import torch
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Widths
 from torch import Tensor, nn
+
+from .weight import Weight
 
 
 class DistillLoss(nn.Module, ABC):
     """A loss between what student and teacher say of the same things.
 
     Args:
-        loss_weight: Factor of the mean, applied once, in :meth:`forward`.
-            An epoch-long constant; ``0`` switches the loss off and keeps it in the graph.
+        loss_weight: Factor, applied once, in :meth:`forward`: a number, a schedule by epochs, or ``'balance:0.5'``;
+            see :class:`Weight`. ``0`` switches the loss off and keeps it in the graph.
 
     Raises:
-        ValueError: If ``loss_weight`` is negative or not finite.
+        ValueError: If ``loss_weight`` is out of its range.
     """
 
     requires: ClassVar[frozenset[str]]
-    """What the aligner must provide, of ``{'logits', 'labels', 'image_ids'}``."""
+    """What the aligner must provide, of ``{'logits', 'labels', 'image_ids', 'maps'}``."""
     scorings: ClassVar[frozenset[str]] = frozenset({'softmax', 'sigmoid', 'mixed'})
     """Kinds of heads between which it makes sense, see :class:`ckd_mmdet.samples.AlignedSamples`."""
     least_columns: ClassVar[int] = 1
     """Fewest scores of a row that it can compare."""
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__()
-        if not 0 <= loss_weight < math.inf:
-            raise ValueError(f'`{type(self).__name__}` needs a finite `loss_weight` of at least 0, got {loss_weight}.')
-        self.loss_weight = loss_weight
+        self.weight = Weight.of(loss_weight, type(self).__name__)
+
+    def build_parts(self, widths: Widths) -> None:  # noqa: B027  most learn nothing
+        """Make what the loss learns; called once, at build, before optimizer and EMA.
+
+        Raises:
+            ValueError: If the loss cannot compare maps of these widths.
+        """
+
+    def forward(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int = 0) -> Tensor:
+        """Give the weighted loss, shape ``()``; ``epoch`` counts from 0.
+
+        Without rows, or with a weight of 0, it is 0 with a graph through the student and everything learned.
+        """
+        weight = self.weight.at(epoch)
+        if not weight or not len(aligned):
+            return zero_of([*self.parameters(), *self.of_student(aligned)])
+        return weight * self.unweighted(aligned, epoch=epoch)
 
     @abstractmethod
-    def forward(self, aligned: AlignedSamples, *, epoch: int = 0) -> Tensor:
-        """Give the weighted loss, shape ``()``; ``epoch`` counts from 0."""
+    def unweighted(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int) -> Tensor:
+        """The loss of at least one row or image, shape ``()``, float32."""
+
+    @abstractmethod
+    def of_student(self, aligned: AlignedSamples | AlignedMaps) -> list[Tensor]:
+        """The student's tensors."""
 
 
 class RowLoss(DistillLoss):
-    """Weighted mean of a loss that each row has: ``loss_weight * mean_i per_sample_i``."""
+    """Mean of a loss that each row has."""
 
     requires = frozenset({'logits'})
 
-    def forward(self, aligned: AlignedSamples, *, epoch: int = 0) -> Tensor:
-        if not len(aligned) or not self.loss_weight:
-            # zero with a graph, so that DDP sees every parameter on a rank without rows
-            return sum((p.sum() * 0 for p in self.parameters()), aligned.student.logits.float().sum() * 0)
-        return self.loss_weight * self.per_sample(aligned, epoch=epoch).mean()
+    def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
+        return self.per_sample(aligned, epoch=epoch).mean()
+
+    def of_student(self, aligned: AlignedSamples) -> list[Tensor]:
+        return [aligned.student.logits]
 
     @abstractmethod
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         """Loss of each row, shape ``(n,)``, ``n >= 1``."""
+
+
+def zero_of(tensors: Iterable[Tensor]) -> Tensor:
+    """Zero with a graph to each of the tensors, whatever they hold: on no rank of a DDP run is one left out."""
+    return sum(torch.atleast_1d(tensor)[:0].sum().float() for tensor in tensors)

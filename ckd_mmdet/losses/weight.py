@@ -1,0 +1,119 @@
+"""How much a distillation loss counts: a number, by epochs, or measured against the task."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+
+MEASURED = 50
+"""Iterations over which a balanced weight is measured."""
+
+
+class Weight:
+    r"""Factor of a loss: :math:`w \cdot \min\big(1, \frac{e + 1}{u}\big) \cdot d(e)` in the epoch :math:`e`, from 0.
+
+    :math:`u` is ``warm_up``, the number of epochs over which the weight rises; :math:`d` falls linearly from 1 at the
+    start of the epoch ``decay[0]`` to 0 at the start of ``decay[1]``; from the epoch ``stop`` on the factor is 0.
+    :math:`w` is ``value``; or, where ``balance`` is given, it is such that the loss's gradient on the student's
+    features has ``balance`` times the norm of the task losses': the median over the first ``iterations``, during which
+    the median so far is used, fixed then.
+
+    Args:
+        value: :math:`w \ge 0`; 1 by default.
+        balance: Ratio of the gradients' norms, greater than 0, instead of ``value``.
+        warm_up: Number of epochs.
+        decay: First and last epoch of the fall.
+        stop: First epoch without the loss.
+        iterations: Over which ``balance`` is measured, at least 1.
+        name: Whose weight it is, for errors.
+
+    Raises:
+        ValueError: If a number is out of its range, or both or too few are given.
+    """
+
+    def __init__(self, value: float | None = None, balance: float | None = None, warm_up: int = 0,
+                 decay: tuple[int, int] | None = None, stop: int | None = None, iterations: int = MEASURED, *,
+                 name: str = 'Weight') -> None:
+        if value is not None and balance is not None:
+            raise ValueError(f'`{name}` needs a `loss_weight` with either `value` or `balance`, got both.')
+        if balance is None:
+            value = 1.0 if value is None else value
+            if not _is_number(value) or not 0 <= value < math.inf:
+                raise ValueError(f'`{name}` needs a finite `loss_weight` of at least 0, got {value}.')
+        elif not _is_number(balance) or not 0 < balance < math.inf:
+            raise ValueError(f'`{name}` needs a finite `balance` greater than 0 in its `loss_weight`, got {balance}.')
+        for key, epochs, least in (('warm_up', warm_up, 0), ('stop', stop, 1), ('iterations', iterations, 1)):
+            if epochs is not None and (not isinstance(epochs, int) or epochs < least):
+                raise ValueError(f'`{name}` needs a whole `{key}` of at least {least} in its `loss_weight`, got '
+                                 f'{epochs}.')
+        if decay is not None and not (len(decay) == 2 and 0 <= decay[0] < decay[1]):
+            raise ValueError(f'`{name}` needs a `decay` of a first and a later last epoch in its `loss_weight`, got '
+                             f'{decay}.')
+        self.value = value
+        self.balance = balance
+        self.warm_up = warm_up
+        self.decay = None if decay is None else tuple(decay)
+        self.stop = stop
+        self.iterations = iterations
+        self.ratios: list[float] = []
+        """Ratios measured so far, of the loss with the weight 1."""
+
+    @classmethod
+    def of(cls, loss_weight: float | str | Mapping, name: str) -> Weight:
+        """Read a config's ``loss_weight``: ``0.5``, ``'balance:0.5'``, or a dict of this class's arguments.
+
+        Raises:
+            ValueError: If it is neither.
+        """
+        if isinstance(loss_weight, str):
+            kind, _, ratio = loss_weight.partition(':')
+            try:
+                if kind != 'balance':
+                    raise ValueError
+                return cls(balance=float(ratio), name=name)
+            except ValueError as error:
+                if 'needs' in str(error):
+                    raise
+                raise ValueError(f"`{name}` needs a `loss_weight` that is a number, a dict or 'balance:RATIO', as in "
+                                 f"'balance:0.5', got {loss_weight!r}.") from None
+        if isinstance(loss_weight, Mapping):
+            try:
+                return cls(**loss_weight, name=name)
+            except TypeError as error:
+                raise ValueError(f'`{name}` needs a `loss_weight` of the keys value or balance, warm_up, decay, stop '
+                                 f'and iterations, got {sorted(loss_weight)}.') from error
+        return cls(loss_weight, name=name)
+
+    def at(self, epoch: int) -> float:
+        """The factor in an epoch, counted from 0."""
+        factor = 0.0 if self.stop is not None and epoch >= self.stop else 1.0
+        if self.warm_up:
+            factor *= min(1.0, (epoch + 1) / self.warm_up)
+        if self.decay is not None:
+            first, last = self.decay
+            factor *= min(1.0, max(0.0, (last - epoch) / (last - first)))
+        return self.base * factor
+
+    @property
+    def base(self) -> float:
+        """:math:`w`: the value, or what was measured so far; 1 before anything was."""
+        if self.value is not None:
+            return self.value
+        return self.balance / statistics.median(self.ratios) if self.ratios else 1.0
+
+    @property
+    def changes_by_epoch(self) -> bool:
+        return bool(self.warm_up) or self.decay is not None or self.stop is not None
+
+    @property
+    def is_measuring(self) -> bool:
+        return self.value is None and len(self.ratios) < self.iterations
+
+    def rests(self, epoch: int) -> bool:
+        """Whether the loss is over, in this epoch and after it."""
+        return (self.stop is not None and epoch >= self.stop) or (self.decay is not None and epoch >= self.decay[1])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
