@@ -1,56 +1,87 @@
-"""One question to the teacher: which rows are paired, which of them count, and the losses over them."""
+"""One question to the teacher: what is paired, which of it counts, and the losses over it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from ckd_mmdet.aligners import Aligner
 from ckd_mmdet.classes import SharedClasses, shared_columns
 from ckd_mmdet.functional import agreement
 from ckd_mmdet.losses import DistillLoss
+from ckd_mmdet.losses.base import zero_of
 from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
-from ckd_mmdet.samples import AlignedSamples, Answer, Candidates, Side, is_foreground
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, is_foreground
 from ckd_mmdet.selectors import All, Chain, Selector
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 
-class Alignment(nn.Module):
-    """Aligner, selector and losses; built with the Distiller, it then meets both models.
+def build_alignment(name: str, cfg: dict) -> Alignment:
+    """Build an alignment from its config, ``dict(aligner=..., losses=..., selector=..., teacher=...)``.
 
     Args:
-        aligner: Config of an :class:`Aligner`.
-        losses: Configs of the losses by name; each name contains ``loss``, or MMEngine would not add it up.
-        selector: Config of a :class:`Selector`, or a list of them, each choosing among the rows that the one before it
-            left; every row by default.
-        name: The alignment's key in the config, for errors.
+        name: Its key in the config.
+        cfg: ``aligner``, the config of an :class:`Aligner`; ``losses``, configs of losses by name, each of which
+            contains ``loss``, or MMEngine would not add it up; ``selector``, the config of a :class:`Selector`, or a
+            list of them, each choosing among the rows that the one before it left, every row by default; ``teacher``,
+            its name where there are several.
 
     Raises:
         ValueError: If a part is unknown, a name is unfit, or a loss or selector needs what the aligner does not give.
     """
+    if 'loss' in name or '.' in name:
+        raise ValueError(f'`alignments` needs names without `loss` and without a dot, or its metrics would be added to '
+                         f'the loss; got {name!r}.')
+    where = f'`alignments.{name}'
+    if not {'aligner', 'losses'} <= set(cfg) <= {'aligner', 'losses', 'selector', 'teacher'}:
+        raise ValueError(f'{where}` needs the keys `aligner` and `losses`, and may have `selector` and `teacher`; '
+                         f'got {sorted(cfg)}.')
+    aligner = build_part(TASK_UTILS, cfg['aligner'], Aligner, f'{where}.aligner`')
+    losses = _losses(cfg['losses'], where)
+    if 'maps' not in aligner.provides:
+        selector = _selector(cfg.get('selector'), f'{where}.selector`')
+        return RowAlignment(name, aligner, losses, selector, cfg.get('teacher'))
+    if cfg.get('selector') is not None:
+        raise ValueError(f'{where}` pairs whole maps by a {type(aligner).__name__}, which a `selector` cannot choose '
+                         "from; leave it out, or choose the maps with the aligner's `levels`.")
+    return MapAlignment(name, aligner, losses, cfg.get('teacher'))
 
-    def __init__(self, aligner: dict, losses: dict[str, dict], selector: dict | list[dict] | None = None, *,
-                 name: str) -> None:
+
+class Alignment(nn.Module, ABC):
+    """Aligner and losses; built with the Distiller, it then meets both models.
+
+    Args:
+        name: The alignment's key in the config, for errors.
+        aligner: Pairs what the two models say.
+        losses: Over what was paired, by name.
+        teacher: Name of the teacher that is asked, where there are several.
+
+    Raises:
+        ValueError: If a loss needs what the aligner does not give.
+    """
+
+    def __init__(self, name: str, aligner: Aligner, losses: nn.ModuleDict, teacher: str | None = None) -> None:
         super().__init__()
         self.name = name
-        where = f'`alignments.{name}'
-        self.aligner: Aligner = build_part(TASK_UTILS, aligner, Aligner, f'{where}.aligner`')
-        self.select: Selector = _selector(selector, f'{where}.selector`')
-        if not losses:
-            raise ValueError(f'{where}.losses` needs at least one loss; to train the student alone, leave the '
-                             'alignment out.')
-        self.losses = nn.ModuleDict()
-        for key, cfg in losses.items():
-            if 'loss' not in key or '.' in key:
-                raise ValueError(f'{where}.losses` needs names that contain `loss` and no dot, or it would not be '
-                                 f'added up; got {key!r}, call it {"loss_" + key.replace(".", "_")!r}.')
-            self.losses[key] = build_part(MODELS, cfg, DistillLoss, f'{where}.losses.{key}`')
-        for part in (self.select, *self.losses.values()):
-            lacking = part.requires - self.aligner.provides
-            if lacking:
-                raise ValueError(f'{where}` pairs a {type(part).__name__}, which requires {sorted(lacking)}, with a '
-                                 f'{type(self.aligner).__name__}, which provides {sorted(self.aligner.provides)} only; '
-                                 'take another loss, selector or aligner.')
+        self.aligner = aligner
+        self.losses = losses
+        self.teacher = teacher
+        for loss in losses.values():
+            self._check_fits(loss)
 
+    def _check_fits(self, part: DistillLoss | Selector) -> None:
+        lacking = part.requires - self.aligner.provides
+        if lacking:
+            raise ValueError(f'`alignments.{self.name}` pairs a {type(part).__name__}, which requires '
+                             f'{sorted(lacking)}, with a {type(self.aligner).__name__}, which provides '
+                             f'{sorted(self.aligner.provides)} only; take another loss, selector or aligner.')
+
+    @abstractmethod
     def meet(self, student: nn.Module, teacher: nn.Module, class_map: bool) -> None:
-        """Check that the two models can be paired, before training.
+        """Check that the two models can be paired, before training, and make what the losses learn.
 
         Args:
             student: The student's detector.
@@ -58,8 +89,52 @@ class Alignment(nn.Module):
             class_map: Whether the classes are paired later, by :meth:`share`, when the data set's names are known.
 
         Raises:
-            ValueError: If they cannot, or if a loss makes no sense for the way in which their heads score.
+            ValueError: If they cannot, or if a loss makes no sense for what the two say.
         """
+
+    def share(self, shared: SharedClasses) -> None:  # noqa: B027  maps know no classes
+        """Distil these classes only.
+
+        Raises:
+            ValueError: If they are too few for a loss.
+        """
+
+    @abstractmethod
+    def align(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
+              data_samples: Sequence[BaseDataElement]) -> AlignedSamples | AlignedMaps:
+        """Ask the teacher, as :meth:`Aligner.ask` does, and keep what counts.
+
+        Raises:
+            RuntimeError: If the student's head behaves otherwise than is needed.
+        """
+
+    def forward(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int) -> dict[str, Tensor]:
+        """Losses over what was paired, and what is logged beside them."""
+        return {**{key: loss(aligned, epoch=epoch) for key, loss in self.losses.items()}, **self.metrics(aligned)}
+
+    @abstractmethod
+    def metrics(self, aligned: AlignedSamples | AlignedMaps) -> dict[str, Any]:
+        """What is logged beside the losses, by names without ``loss``."""
+
+    def rests(self, epoch: int) -> bool:
+        """Whether every loss is over: the teacher need not be asked any more."""
+        return all(loss.weight.rests(epoch) for loss in self.losses.values())
+
+    def resting(self, device: torch.device) -> dict[str, Tensor]:
+        """The losses of a rest: 0 with a graph through what they learned, so that DDP misses none of it."""
+        return {key: torch.zeros((), device=device) + zero_of(loss.parameters()) for key, loss in self.losses.items()}
+
+
+class RowAlignment(Alignment):
+    """Rows of class scores, of which a selector chooses some."""
+
+    def __init__(self, name: str, aligner: Aligner, losses: nn.ModuleDict, selector: Selector,
+                 teacher: str | None = None) -> None:
+        super().__init__(name, aligner, losses, teacher)
+        self.select = selector
+        self._check_fits(selector)
+
+    def meet(self, student: nn.Module, teacher: nn.Module, class_map: bool) -> None:
         self.scorings = self.aligner.check(student, teacher)
         if isinstance(self.select, All):
             self.aligner.check_without_selector(student, f'`alignments.{self.name}`')
@@ -83,11 +158,6 @@ class Alignment(nn.Module):
             self.share(SharedClasses.all(ours.num_classes))
 
     def share(self, shared: SharedClasses) -> None:
-        """Distil these classes only.
-
-        Raises:
-            ValueError: If they are too few for a loss.
-        """
         if self.scorings[0].num_classes == self.scorings[1].num_classes == 1:
             shared = SharedClasses.all(1)  # a class-agnostic head, an RPN's say, knows no names
         columns = len(shared) + (self.scoring == 'softmax')
@@ -98,6 +168,10 @@ class Alignment(nn.Module):
                                  'only; take a KDLoss here.')
         self.shared = shared
         self.aligner.shared = None if shared == SharedClasses.all(self.scorings[1].num_classes) else shared
+
+    def align(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
+              data_samples: Sequence[BaseDataElement]) -> AlignedSamples:
+        return self.choose(self.aligner.ask(teacher, feats, tape, data_samples))
 
     def choose(self, answer: Answer) -> AlignedSamples:
         """The selector's rows, each with the scores of the shared classes.
@@ -132,13 +206,43 @@ class Alignment(nn.Module):
                                f'gives none: {answer.no_labels}. Take a selector and losses that need only logits, '
                                'such as TeacherTopK with CKDLoss or KDLoss.')
 
-    def forward(self, aligned: AlignedSamples, *, epoch: int) -> dict[str, Tensor]:
-        """Losses over the rows, and what is logged beside them."""
-        out = {key: loss(aligned, epoch=epoch) for key, loss in self.losses.items()}
-        out.update(agreement(aligned.student.logits, aligned.teacher.logits))
-        if aligned.labels is not None:
-            out['teacher_accuracy'] = _accuracy(aligned)
-        return out
+    def metrics(self, aligned: AlignedSamples) -> dict[str, Any]:
+        accuracy = {} if aligned.labels is None else dict(teacher_accuracy=_accuracy(aligned))
+        return {**agreement(aligned.student.logits, aligned.teacher.logits), **accuracy}
+
+
+class MapAlignment(Alignment):
+    """Feature maps, level by level."""
+
+    def meet(self, student: nn.Module, teacher: nn.Module, class_map: bool) -> None:
+        widths = self.aligner.widths(student, teacher)
+        # with one seed, the student's own weights are those of the student alone
+        with torch.random.fork_rng(devices=[]):
+            for key, loss in self.losses.items():
+                try:
+                    loss.build_parts(widths)
+                except ValueError as error:
+                    raise ValueError(f'`alignments.{self.name}.losses.{key}`: {error}') from error
+
+    def align(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
+              data_samples: Sequence[BaseDataElement]) -> AlignedMaps:
+        return self.aligner.ask(teacher, feats, tape, data_samples)
+
+    def metrics(self, aligned: AlignedMaps) -> dict[str, Any]:
+        return {}
+
+
+def _losses(configs: dict[str, dict], where: str) -> nn.ModuleDict:
+    if not configs:
+        raise ValueError(f'{where}.losses` needs at least one loss; to train the student alone, leave the '
+                         'alignment out.')
+    losses = nn.ModuleDict()
+    for key, cfg in configs.items():
+        if 'loss' not in key or '.' in key:
+            raise ValueError(f'{where}.losses` needs names that contain `loss` and no dot, or it would not be '
+                             f'added up; got {key!r}, call it {"loss_" + key.replace(".", "_")!r}.')
+        losses[key] = build_part(MODELS, cfg, DistillLoss, f'{where}.losses.{key}`')
+    return losses
 
 
 def _selector(cfg: dict | list[dict] | None, where: str) -> Selector:

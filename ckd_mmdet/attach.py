@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.aligners import Aligner
-from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
 from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
 from ckd_mmdet.registry import TASK_UTILS, build_part
@@ -23,10 +23,11 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Recipe:
-    """Rows and weight of a method on the rows of an aligner."""
+    """Rows and weight of a method on what an aligner pairs."""
 
-    selector: dict
-    loss_weight: float
+    selector: dict | None
+    """``None`` where maps are paired."""
+    loss_weight: float | str
 
 
 METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
@@ -34,6 +35,9 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'kd': dict(loss_kd=dict(type='KDLoss')),
     'dkd': dict(loss_dkd=dict(type='DKDLoss', alpha=1.0, beta=0.25, temperature=1.0)),  # CKD's authors' for detection
     'dist': dict(loss_dist=dict(type='DISTLoss')),
+    'l2': dict(loss_l2=dict(type='L2Loss')),
+    'pkd': dict(loss_pkd=dict(type='PKDLoss')),
+    'reviewkd': dict(loss_reviewkd=dict(type='ReviewKDLoss')),
 }
 
 # All of these are ours; those of dkd and dist, which need a softmax, are not measured. The released CKD is `All` with
@@ -48,6 +52,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     'DenseAligner': {
         'ckd': Recipe(dict(type='TeacherTopK', k=256), 1.0),  # not every dense head gives labels
         'kd': Recipe(dict(type='TeacherTopK', k=1024), 1.0),
+    },
+    'NeckAligner': {
+        'l2': Recipe(None, 1.0),
+        'pkd': Recipe(None, 6.0),  # as mmrazor's configs of PKD (arXiv 2207.02039)
+        'reviewkd': Recipe(None, 1.0),  # as released for Faster R-CNN R101 -> R50
     },
     'QueryAligner': {
         'ckd': Recipe(dict(type='All'), 1.0),
@@ -74,12 +83,12 @@ REASONS = {
 
 @dataclass(frozen=True)
 class Choice:
-    """How two models are paired."""
+    """How the rows of two models are paired."""
 
     aligners: dict[str, dict]
     """Config of the aligner of each alignment, by the alignment's name."""
-    scorings: tuple[Scoring, Scoring]
-    """How student and teacher write the scores of a row."""
+    scorings: tuple[Scoring, Scoring] | None
+    """How student and teacher write the scores of a row; ``None`` where no rows are paired."""
     reasons: list[str]
     """What was taken and why; then what was tried before and why it was refused."""
 
@@ -109,7 +118,7 @@ def choose_alignment(student: nn.Module, teacher: nn.Module) -> Choice:
 
 
 def distill_config(student: str | Path | Config, teacher: str | Path | Config | None, method: str = 'ckd', *,
-                   teacher_checkpoint: str | Path | None = None, loss_weight: float | None = None,
+                   teacher_checkpoint: str | Path | None = None, loss_weight: float | str | dict | None = None,
                    selector: str | dict | Sequence[str | dict] | None = None,
                    class_map: str | Mapping[str, str] | None = None) -> Config:
     """The student's whole config, with a teacher in it; what was chosen is printed, and why.
@@ -120,10 +129,13 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     Args:
         student: A plain config: a path, ``'mmdet::...'``, or one already read.
         teacher: The same of the teacher; not looked at by the method ``'none'``.
-        method: One of :data:`METHODS`; ``'none'`` gives the student's own config, seeded as the distilled one is.
+        method: One of :data:`METHODS`, or several joined by ``+``, each with its weight after a colon where it is not
+            the recipe's: ``'ckd:0.5+pkd'``, ``'l2:balance:0.5'``. ``'none'`` gives the student's own config, seeded as
+            the distilled one is.
         teacher_checkpoint: Path or address of its weights; of an ``mmdet::`` config the model zoo's by default.
-        loss_weight: Instead of the recipe's, for each of the alignments.
-        selector: Instead of the recipe's: ``'Foreground'``, ``'TeacherTopK:512'``, several in turn joined by ``+`` or
+        loss_weight: Instead of the recipe's, for every method that has none of its own: a number, a schedule, or
+            ``'balance:0.5'``, see :class:`ckd_mmdet.losses.Weight`.
+        selector: Instead of the recipe's, where rows are paired: ``'Foreground'``, ``'TeacherTopK:512'``, several in turn joined by ``+`` or
             in a list; or configs of them.
         class_map: As the teacher's, see :func:`ckd_mmdet.classes.match_classes`; by default ``'name'`` where the
             class names of the two configs differ.
@@ -134,10 +146,9 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     Raises:
         ValueError: If an argument is unknown, the models cannot be paired, or the loss makes no sense between them.
     """
-    if method not in METHODS and method != 'none':
-        raise ValueError(f"`method` needs one of {', '.join(METHODS)} or none, got {method!r}.")
+    wanted = parse_method(method)
     cfg = _student_config(student)
-    if method == 'none':
+    if not wanted:
         add_hook(cfg)
         return cfg
     if teacher is None:
@@ -145,8 +156,9 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     taught_by = _teacher(teacher, teacher_checkpoint)
     teacher_config = read_teacher_config(taught_by['config'])
     models = build_model(cfg), build_model(teacher_config)
-    choice = choose_alignment(*models)
-    alignments = _alignments(choice, method, loss_weight, selector)
+    of_rows = any(part.name not in RECIPES['NeckAligner'] for part in wanted)
+    choice = choose_alignment(*models) if of_rows else Choice({}, None, [])
+    alignments = _alignments(choice, wanted, loss_weight, selector)
     pairing = _pair_classes(class_names(cfg), class_names(teacher_config), choice.scorings, class_map)
     _check(alignments, models, pairing)
 
@@ -155,7 +167,8 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     made = Config(cfg.to_dict(), cfg_text=f'# by ckd_mmdet.distill_config, method {method}',
                   filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
     made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by, alignments=alignments)
-    made.distillation = dict(aligner=choice.reasons, classes=pairing.why)
+    of_maps = ['NeckAligner: the feature maps of both, level by level'] if 'neck' in alignments else []
+    made.distillation = dict(aligner=[*choice.reasons[:1], *of_maps], refused=choice.reasons[1:], classes=pairing.why)
     add_hook(made)
     if os.environ.get('RANK', '0') == '0':  # no process group yet: each process of a launcher comes here
         print_log(explain(made))
@@ -164,17 +177,16 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
 
 def explain(cfg: Config) -> str:
     """What :func:`distill_config` chose and why, a few lines of text."""
-    alignment = next(iter(cfg.model.alignments.values()))
-    selectors = alignment.selector if isinstance(alignment.selector, list) else [alignment.selector]
-    chosen, *refused = cfg.distillation.aligner
     rows = [('teacher', f"{_named(cfg.model.teacher.config)}, weights {cfg.model.teacher.checkpoint}"),
-            ('aligner', chosen), *(('', f"({reason.split('; ')[0]})") for reason in refused),
-            ('selector', ', then '.join(map(_call, selectors))),
-            *(('loss', f'{_call({**loss, "loss_weight": None})}, weight {loss.loss_weight:g}')
-              for loss in alignment.losses.values()),
-            ('classes', cfg.distillation.classes)]
-    if len(cfg.model.alignments) > 1:
-        rows.append(('stages', f'one alignment each: {", ".join(cfg.model.alignments)}'))
+            *(('aligner', chosen) for chosen in cfg.distillation.aligner),
+            *(('', f"({reason.split('; ')[0]})") for reason in cfg.distillation.refused)]
+    seen: dict[str, list[str]] = {}  # the stages of a cascade are alike
+    for name, alignment in cfg.model.alignments.items():
+        losses = [f'{_call({**loss, "loss_weight": None})}, weight {loss.loss_weight}'
+                  for loss in alignment.losses.values()]
+        seen.setdefault(f'{" and ".join(losses)}, on {_rows_of(alignment)}', []).append(name)
+    rows += [('loss', f'{text} ({", ".join(names)})') for text, names in seen.items()]
+    rows.append(('classes', cfg.distillation.classes))
     if cfg.get('work_dir'):
         rows.append(('config', os.path.join(cfg.work_dir, os.path.basename(cfg.filename))))
     return '\n'.join(f'{name:<10}{text}' for name, text in rows)
@@ -184,8 +196,9 @@ def run_name(student: str | None, method: str, teacher: str | Path | Config | No
     """Name of a run: ``<student>_<method>_<teacher>``, each by its config's file name."""
     if isinstance(teacher, Config):
         teacher = teacher.filename
-    parts = [student or 'student', method] if method == 'none' else [student or 'student', method, teacher or 'teacher']
-    return '_'.join(Path(part).stem for part in parts)
+    named = [student or 'student'], [] if method == 'none' else [teacher or 'teacher']
+    return '_'.join([*(Path(part).stem for part in named[0]), method.replace(':', '-'),
+                     *(Path(part).stem for part in named[1])])
 
 
 def student_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,8 +217,11 @@ class _Pairing:
     why: str
 
 
-def _pair_classes(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, scorings: tuple[Scoring, Scoring],
+def _pair_classes(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None,
+                  scorings: tuple[Scoring, Scoring] | None,
                   class_map: str | Mapping[str, str] | None) -> _Pairing:
+    if scorings is None:
+        return _Pairing(None, None, 'not looked at, maps know none')
     counts = tuple(scoring.num_classes for scoring in scorings)
     if ours and len(ours) != counts[0] and counts != (1, 1):  # RPNs know no names
         raise ValueError(f"the student's head scores {counts[0]} classes, and its training data have {len(ours)} "
@@ -231,25 +247,84 @@ def _pair_classes(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, 
 def _check(alignments: dict[str, dict], models: tuple[nn.Module, nn.Module], pairing: _Pairing) -> None:
     """Build the alignments as the Distiller will, so that what it would refuse is refused before data are read."""
     for name, cfg in alignments.items():
-        alignment = Alignment(**copy.deepcopy(cfg), name=name)
+        alignment = build_alignment(name, copy.deepcopy(cfg))
         alignment.meet(*models, class_map=pairing.class_map is not None)
         if pairing.shared is not None:
             alignment.share(pairing.shared)
 
 
-def _alignments(choice: Choice, method: str, loss_weight: float | None,
-                selector: str | dict | Sequence[str | dict] | None) -> dict[str, dict]:
-    def alignment(aligner: dict) -> dict:
-        recipes = RECIPES[aligner['type']]
-        if method not in recipes:
-            raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner["type"]}; take one of '
-                             f'{", ".join(recipes)}.')
-        recipe = recipes[method]
-        weight = recipe.loss_weight if loss_weight is None else loss_weight
-        return dict(aligner=aligner, selector=recipe.selector if selector is None else _selector(selector),
-                    losses={name: dict(**loss, loss_weight=weight) for name, loss in METHODS[method].items()})
+@dataclass(frozen=True)
+class Part:
+    """A method of several."""
 
-    return {name: copy.deepcopy(alignment(aligner)) for name, aligner in choice.aligners.items()}
+    name: str
+    """One of :data:`METHODS`."""
+    loss_weight: float | str | None
+    """Its own weight."""
+
+
+def parse_method(method: str) -> list[Part]:
+    """Read ``'ckd:0.5+pkd'``; ``'none'`` has no parts.
+
+    Raises:
+        ValueError: If a name is unknown, or there twice.
+    """
+    if method == 'none':
+        return []
+    parts = [_part(text) for text in method.split('+')]
+    names = [part.name for part in parts]
+    if not set(names) <= set(METHODS) or len(set(names)) < len(names):
+        raise ValueError(f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, or none, got '
+                         f'{method!r}.')
+    return parts
+
+
+def _part(text: str) -> Part:
+    name, colon, weight = text.partition(':')
+    return Part(name, read_weight(weight) if colon else None)
+
+
+def read_weight(text: str) -> float | str:
+    """A number where it is one; ``'balance:0.5'`` stays as it is, and so does what is wrong, for its own error."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str | dict | None,
+                selector: str | dict | Sequence[str | dict] | None) -> dict[str, dict]:
+    """Alignments by name; methods on the same rows share one."""
+    alignments: dict[str, dict] = {}
+    for part in parts:
+        on_maps = part.name in RECIPES['NeckAligner']
+        for name, aligner in (dict(neck=dict(type='NeckAligner')) if on_maps else choice.aligners).items():
+            recipe = _recipe(part.name, aligner['type'])
+            weight = next(given for given in (part.loss_weight, loss_weight, recipe.loss_weight) if given is not None)
+            losses = {key: dict(**loss, loss_weight=weight) for key, loss in METHODS[part.name].items()}
+            rows = {} if on_maps else dict(selector=recipe.selector if selector is None else _selector(selector))
+            there = alignments.get(name)
+            if there is not None and there.get('selector') == rows.get('selector'):
+                there['losses'].update(losses)
+            else:
+                key = name if there is None else f'{name}_{part.name}'
+                alignments[key] = dict(aligner=aligner, **rows, losses=losses)
+    return copy.deepcopy(alignments)
+
+
+def _recipe(method: str, aligner: str) -> Recipe:
+    if method not in RECIPES[aligner]:
+        raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner}; take one of '
+                         f'{", ".join([*RECIPES[aligner], *RECIPES["NeckAligner"]])}.')
+    return RECIPES[aligner][method]
+
+
+def _rows_of(alignment: Mapping[str, Any]) -> str:
+    """What the selectors leave, in words."""
+    if 'selector' not in alignment:
+        return 'maps'
+    chain = alignment['selector'] if isinstance(alignment['selector'], list) else [alignment['selector']]
+    return f'the rows of {", then ".join(map(_call, chain))}'
 
 
 def _selector(selector: str | dict | Sequence[str | dict]) -> dict | list[dict]:

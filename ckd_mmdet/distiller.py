@@ -1,15 +1,16 @@
-"""Start reading here: the student trains as if alone, and the teacher answers for the same rows."""
+"""Start reading here: the student trains as if alone, and the teacher answers for the same rows and maps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.aligners import features_of, levels_of
+from ckd_mmdet.alignment import Alignment, build_alignment
+from ckd_mmdet.balance import balanced, gradient_ratios
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.registry import MODELS, build
-from ckd_mmdet.samples import AlignedSamples
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
@@ -29,9 +30,9 @@ class Distiller(BaseModel):
     Args:
         student: Config of any detector, untouched.
         teacher: ``dict(config=..., checkpoint=..., class_map=None, check_accuracy=True)``, see
-            :class:`FrozenTeacher`; ``None`` trains the student alone.
-        alignments: Configs by name, ``dict(aligner=..., losses=..., selector=...)``, see :class:`Alignment`; none
-            trains the student alone.
+            :class:`FrozenTeacher`; or several of them by name; ``None`` trains the student alone.
+        alignments: Configs by name, ``dict(aligner=..., losses=..., selector=..., teacher=...)``, see
+            :func:`build_alignment`; none trains the student alone.
         data_preprocessor: The student's, where its config keeps it outside ``model``.
 
     Raises:
@@ -47,51 +48,97 @@ class Distiller(BaseModel):
         for own in ('_modules', '_parameters', '_buffers', '_non_persistent_buffers_set'):
             self.__dict__[own] = model.__dict__[own]
         self.__dict__['student'] = model  # not a child: its children are ours already
-        self.teacher: FrozenTeacher | None = None
+        self.teachers: dict[str | None, FrozenTeacher] = {}
         self.has_hook = False  # DistillHook sets it
+        self.measures_gradients = False  # DistillHook sets it for the steps in which they are logged
         if teacher and alignments:
-            self.teacher = build(FrozenTeacher, teacher, '`teacher`')
-            self.teacher.wear_glasses_of(model.data_preprocessor)
-            self.distiller = nn.ModuleDict({name: _alignment(name, cfg) for name, cfg in alignments.items()})
-            for alignment in self.distiller.values():
-                alignment.meet(model, self.teacher.model, class_map=self.teacher.class_map is not None)
+            parts = {name: build_alignment(name, cfg) for name, cfg in alignments.items()}
+            self.teachers = _teachers(teacher, parts)
+            for one in self.teachers.values():
+                one.wear_glasses_of(model.data_preprocessor)
+            self.distiller = nn.ModuleDict(parts)
+            for alignment in parts.values():
+                taught_by = self.teacher_of(alignment)
+                alignment.meet(model, taught_by.model, class_map=taught_by.class_map is not None)
 
-    def share(self, shared: SharedClasses) -> None:
-        """Distil these classes only, in every alignment; for a ``teacher.class_map``, ``DistillHook`` does it."""
+    @property
+    def teacher(self) -> FrozenTeacher | None:
+        """The teacher, of several the first; ``None`` for a student alone."""
+        return next(iter(self.teachers.values()), None)
+
+    def teacher_of(self, alignment: Alignment) -> FrozenTeacher:
+        return self.teachers[alignment.teacher]
+
+    def share(self, shared: SharedClasses, teacher: str | None = None) -> None:
+        """Distil these classes only, in every alignment with this teacher; ``DistillHook`` does it for a ``class_map``.
+
+        Args:
+            shared: Classes that it has in common with the student.
+            teacher: Its name, where there are several.
+        """
         for alignment in self.distiller.values():
-            alignment.share(shared)
+            if alignment.teacher == teacher:
+                alignment.share(shared)
 
     def forward(self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None = None,
                 mode: str = 'tensor') -> Any:
         """As the student's own ``forward``; in the mode ``'loss'`` with the distillation losses beside its own.
 
-        Their keys are ``<alignment>.<loss>``. Beside them ``<alignment>.rows``, ``.cosine``, ``.retrieval`` (see
-        :func:`ckd_mmdet.functional.agreement`) and ``.teacher_accuracy``, the share of foreground rows whose label is
-        the teacher's greatest score, are logged.
+        Their keys are ``<alignment>.<loss>``. Beside them are logged, where rows are paired, ``<alignment>.rows``,
+        ``.cosine``, ``.retrieval`` (see :func:`ckd_mmdet.functional.agreement`) and ``.teacher_accuracy``, the share
+        of foreground rows whose label is the teacher's greatest score; and, at the logger's interval,
+        ``.gradient_ratio_<loss>``, see :func:`ckd_mmdet.balance.gradient_ratios`.
         """
-        if mode != 'loss' or self.teacher is None:
+        if mode != 'loss' or not self.teachers:
             return self.student(inputs, data_samples, mode=mode)
+        epoch = _epoch()
+        awake = {name: alignment for name, alignment in self.distiller.items() if not alignment.rests(epoch)}
 
         # 1. the student trains as if alone, overheard
         with ExitStack() as listening:
+            features = listening.enter_context(features_of(self.student)) if self._measures() else None
             tapes = {name: listening.enter_context(alignment.aligner.listen(self.student))
-                     for name, alignment in self.distiller.items()}
+                     for name, alignment in awake.items()}
             losses = dict(self.student(inputs, data_samples, mode='loss'))
+        task = losses.copy()
 
-        # 2. the teacher answers for the same rows
-        feats = self.teacher.extract_feat(inputs, data_samples)
+        # 2. the teacher answers for the same rows and maps
+        feats = {name: self.teachers[name].extract_feat(inputs, data_samples)
+                 for name in {alignment.teacher for alignment in awake.values()}}
         for name, alignment in self.distiller.items():
-            aligned = alignment.choose(alignment.aligner.ask(self.teacher.model, feats, tapes[name], data_samples))
-            self._check_finite(aligned)
+            if name not in awake:
+                losses.update({f'{name}.{key}': zero for key, zero in alignment.resting(inputs.device).items()})
+                continue
+            teacher = self.teacher_of(alignment)
+            aligned = alignment.align(teacher.model, feats[alignment.teacher], tapes[name], data_samples)
+            teacher.check_finite(aligned.teacher)
 
             # 3. pure tensors from here on
-            for key, value in alignment(aligned, epoch=_epoch()).items():
-                losses[f'{name}.{key}'] = value
+            losses.update({f'{name}.{key}': value for key, value in alignment(aligned, epoch=epoch).items()})
+        if features is not None and awake:
+            losses.update(self._balance(task, losses, awake, levels_of(features.calls[-1].output), epoch))
         return losses
+
+    def _measures(self) -> bool:
+        return self.training and (self.measures_gradients or any(
+            loss.weight.is_measuring for alignment in self.distiller.values() for loss in alignment.losses.values()))
+
+    def _balance(self, task: dict[str, Any], losses: dict[str, Any], awake: Mapping[str, Alignment],
+                 features: Sequence[Tensor], epoch: int) -> dict[str, Any]:
+        """Measured ratios, and the losses whose weight they change."""
+        parts = {(name, key): losses[f'{name}.{key}'] for name, alignment in awake.items() for key in alignment.losses}
+        ratios = gradient_ratios(self.student.parse_losses(task)[0], parts, features)
+        found: dict[str, Any] = {}
+        for (name, key), value in parts.items():
+            found[f'{name}.gradient_ratio_{key.replace("loss", "").strip("_")}'] = value.new_tensor(ratios[name, key])
+            loss = awake[name].losses[key]
+            if loss.weight.is_measuring:
+                found[f'{name}.{key}'] = balanced(loss, value, ratios[name, key], epoch, f'{name}.{key}')
+        return found
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         # both ways into a training step pass here, train_step and MMDistributedDataParallel's
-        if self.teacher is not None and not self.has_hook:
+        if self.teachers and not self.has_hook:
             raise RuntimeError(
                 'a `ckd_mmdet.Distiller` with a teacher needs `DistillHook` to train: it checks class names and the '
                 "teacher's accuracy. Train with ckd_mmdet's tools/train.py, which adds it, or add "
@@ -111,8 +158,8 @@ class Distiller(BaseModel):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Distiller:
         super()._apply(fn, recurse)
-        if self.teacher is not None:
-            self.teacher._apply(fn)
+        for teacher in self.teachers.values():
+            teacher._apply(fn)
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -123,24 +170,25 @@ class Distiller(BaseModel):
                 raise
             return getattr(self.__dict__['student'], name)
 
-    def _check_finite(self, aligned: AlignedSamples) -> None:
-        finite = aligned.teacher.logits.isfinite().all(1)
-        if not finite.all():
-            raise RuntimeError(
-                f'the teacher ({self.teacher.name}, {self.teacher.checkpoint}) gave NaN or infinite logits on '
-                f'{int((~finite).sum())} of {len(finite)} rows; its weights or its inputs are broken, or half '
-                'precision is too narrow for it: train without `--amp`, or check the checkpoint.')
 
-
-def _alignment(name: str, cfg: dict) -> Alignment:
-    if 'loss' in name or '.' in name:
-        raise ValueError(f'`alignments` needs names without `loss` and without a dot, or its metrics would be added to '
-                         f'the loss; got {name!r}.')
-    unknown = set(cfg) - {'aligner', 'losses', 'selector'}
-    if unknown or not {'aligner', 'losses'} <= set(cfg):
-        raise ValueError(f'`alignments.{name}` needs the keys `aligner` and `losses`, and may have `selector`; '
-                         f'got {sorted(cfg)}.')
-    return Alignment(**cfg, name=name)
+def _teachers(teacher: dict, alignments: Mapping[str, Alignment]) -> dict[str | None, FrozenTeacher]:
+    """The teachers by the names that the alignments give; a single one has the name ``None``."""
+    asked = {name: alignment.teacher for name, alignment in alignments.items()}
+    if 'config' in teacher or not all(isinstance(part, dict) for part in teacher.values()):
+        for name, wanted in asked.items():
+            if wanted is not None:
+                raise ValueError(f'`alignments.{name}.teacher` is {wanted!r}, but `teacher` is a single one; leave it '
+                                 'out, or give `teacher` a dict of teachers by name.')
+        return {None: build(FrozenTeacher, teacher, '`teacher`')}
+    for name, wanted in asked.items():
+        if wanted not in teacher:
+            raise ValueError(f'`alignments.{name}` needs the key `teacher` with one of {sorted(teacher)}, got '
+                             f'{wanted!r}.')
+    idle = sorted(set(teacher) - set(asked.values()))
+    if idle:
+        raise ValueError(f'`teacher` has {", ".join(idle)}, which no alignment asks; name it in the `teacher` of one, '
+                         'or leave it out.')
+    return {name: build(FrozenTeacher, cfg, f'`teacher.{name}`') for name, cfg in teacher.items()}
 
 
 def _epoch() -> int:

@@ -11,18 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from ckd_mmdet import __version__
-from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.alignment import Alignment, RowAlignment
 from ckd_mmdet.classes import match_classes
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.export import export_student
+from ckd_mmdet.losses.weight import Weight
 from ckd_mmdet.registry import HOOKS
-from ckd_mmdet.samples import AlignedSamples, is_foreground
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, is_foreground
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.dist import get_rank, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,8 +37,9 @@ class DistillHook(Hook):
 
     Before training it compares the data set's class names with the teacher's; in the first steps it stops a run whose
     teacher classifies at chance level; it seeds every epoch from ``(seed, epoch, rank)``, workers included, so that a
-    resumed run continues as if never stopped; it keeps the digest of the teacher's weights in each checkpoint's
-    ``meta``; at the end it writes ``student.pth``. With a plain student it does the seeding and the export alone.
+    resumed run continues as if never stopped; it keeps the digest of the teacher's weights, and what balanced weights
+    were measured, in each checkpoint's ``meta``; at the logger's interval it lets the Distiller measure gradients; at
+    the end it writes ``student.pth``. With a plain student it does the seeding and the export alone.
     """
 
     # after CheckpointHook, whose last checkpoint is exported
@@ -45,45 +47,61 @@ class DistillHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         model = _unwrap(runner.model)
-        self.distiller = model if isinstance(model, Distiller) and model.teacher is not None else None
+        self.distiller = model if isinstance(model, Distiller) and model.teachers else None
         if self.distiller is None:
             return
         self.distiller.has_hook = True
-        self.judgement = TeacherJudgement() if self.distiller.teacher.check_accuracy else None
+        self.judgements = {name: TeacherJudgement() for name, teacher in self.distiller.teachers.items()
+                           if teacher.check_accuracy}
+        self.log_interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 0)
 
     def before_train(self, runner: Runner) -> None:
-        if self.distiller is not None:
-            _pair_classes(self.distiller, runner.train_dataloader.dataset.metainfo.get('classes'))
+        if self.distiller is None:
+            return
+        _check_schedules(self.distiller, runner)
+        classes = runner.train_dataloader.dataset.metainfo.get('classes')
+        for name in self.distiller.teachers:
+            _pair_classes(self.distiller, name, classes)
 
     def before_train_epoch(self, runner: Runner) -> None:
         seed_epoch(runner.train_dataloader, runner.seed, runner.epoch, get_rank())
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        if self.distiller is not None and self.judgement is not None:
-            self.judgement.listen(self.distiller.distiller.values())
+        if self.distiller is None:
+            return
+        self.distiller.measures_gradients = self.every_n_inner_iters(batch_idx, self.log_interval)
+        for name, judgement in self.judgements.items():
+            judgement.listen(_alignments_of(self.distiller, name))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
-        if self.distiller is not None and self.judgement is not None:
-            self.judgement.stop_listening()
-            if self.judgement.seen >= SEEN_ROWS:
-                self.judgement.pronounce(self.distiller.teacher.name)
-                self.judgement = None
+        if self.distiller is None:
+            return
+        for name, judgement in list(self.judgements.items()):
+            judgement.stop_listening()
+            if judgement.seen >= SEEN_ROWS:
+                judgement.pronounce(self.distiller.teachers[name].name)
+                del self.judgements[name]
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if self.distiller is not None:
-            teacher = self.distiller.teacher
-            checkpoint['meta']['ckd_mmdet'] = dict(version=__version__, teacher=teacher.name,
-                                                   teacher_digest=self._digest())
+        if self.distiller is None:
+            return
+        teachers = self.distiller.teachers.values()
+        measured = {name: weight.ratios for name, weight in _weights(self.distiller).items() if weight.ratios}
+        checkpoint['meta']['ckd_mmdet'] = dict(version=__version__, teacher=[teacher.name for teacher in teachers],
+                                               teacher_digest=self._digests(), gradient_ratios=measured)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         known = checkpoint.get('meta', {}).get('ckd_mmdet', {})
         if self.distiller is None or not runner._resume or 'teacher_digest' not in known:
             return
-        if known['teacher_digest'] != self._digest():
-            raise ValueError(f"the run to be resumed was taught by other weights than the teacher's "
-                             f'({self.distiller.teacher.checkpoint}); give the same `teacher.checkpoint`, or start a '
-                             'new run with `load_from` instead of `--resume`.')
+        if known['teacher_digest'] != self._digests():
+            checkpoints = ', '.join(teacher.checkpoint for teacher in self.distiller.teachers.values())
+            raise ValueError(f"the run to be resumed was taught by other weights than the teacher's ({checkpoints}); "
+                             'give the same `teacher.checkpoint`, or start a new run with `load_from` instead of '
+                             '`--resume`.')
+        for name, weight in _weights(self.distiller).items():
+            weight.ratios = list(known.get('gradient_ratios', {}).get(name, []))
 
     def after_train(self, runner: Runner) -> None:
         if not is_main_process():
@@ -94,10 +112,10 @@ class DistillHook(Hook):
             export_student(checkpoint, out)
             runner.logger.info(f'The plain student is in {out}.')
 
-    def _digest(self) -> str:
-        if not hasattr(self, '_teacher_digest'):  # frozen: once is enough
-            self._teacher_digest = self.distiller.teacher.digest()
-        return self._teacher_digest
+    def _digests(self) -> list[str]:
+        if not hasattr(self, '_teacher_digests'):  # frozen: once is enough
+            self._teacher_digests = [teacher.digest() for teacher in self.distiller.teachers.values()]
+        return self._teacher_digests
 
 
 class TeacherJudgement:
@@ -118,9 +136,10 @@ class TeacherJudgement:
         for handle in self.handles:
             handle.remove()
 
-    def _count(self, alignment: nn.Module, args: tuple[AlignedSamples], output: dict[str, Tensor]) -> None:
+    def _count(self, alignment: nn.Module, args: tuple[AlignedSamples | AlignedMaps],
+               output: dict[str, Tensor]) -> None:
         aligned = args[0]
-        if aligned.labels is None:
+        if isinstance(aligned, AlignedMaps) or aligned.labels is None:
             return
         found = aligned.teacher.logits.argmax(1) == aligned.labels
         foreground = is_foreground(aligned.labels, aligned.num_classes)
@@ -188,9 +207,30 @@ def _unwrap(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def _pair_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
+def _alignments_of(distiller: Distiller, teacher: str | None) -> list[Alignment]:
+    return [alignment for alignment in distiller.distiller.values() if alignment.teacher == teacher]
+
+
+def _weights(distiller: Distiller) -> dict[str, Weight]:
+    """Of every loss, by ``<alignment>.<loss>``."""
+    return {f'{name}.{key}': loss.weight for name, alignment in distiller.distiller.items()
+            for key, loss in alignment.losses.items()}
+
+
+def _check_schedules(distiller: Distiller, runner: Runner) -> None:
+    """Refuse weights that change by epochs in a run that counts none."""
+    for name, weight in _weights(distiller).items():
+        if weight.changes_by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(f'`{name}` has a `loss_weight` that changes by epochs, and this run is counted in '
+                             'iterations; set `train_cfg.by_epoch=True` and `max_epochs`, or give a constant weight.')
+
+
+def _pair_classes(distiller: Distiller, name: str | None, classes: Sequence[str] | None) -> None:
     """Compare the class names, or pair them where the teacher has a ``class_map``."""
-    teacher = distiller.teacher
+    teacher = distiller.teachers[name]
+    paired = [alignment for alignment in _alignments_of(distiller, name) if isinstance(alignment, RowAlignment)]
+    if not paired:
+        return  # maps know no classes
     if teacher.class_map is None:
         _check_classes(teacher, classes)
         return
@@ -198,7 +238,7 @@ def _pair_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
         if names is None:
             raise ValueError(f'`teacher.class_map` needs class names, and {whose} has none; set `metainfo.classes` of '
                              'the training data set, or take a checkpoint that mmdet wrote.')
-    for alignment in distiller.distiller.values():
+    for alignment in paired:
         for side, names, scoring in zip(('student', 'teacher'), (classes, teacher.classes), alignment.scorings,
                                         strict=True):
             if scoring.num_classes not in (1, len(names)):
@@ -206,7 +246,7 @@ def _pair_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
                                  f'{len(names)} have names ({", ".join(names[:5])}, ...); set `num_classes` of its '
                                  'head, or the names, so that they agree.')
     shared = match_classes(classes, teacher.classes, teacher.class_map)
-    distiller.share(shared)
+    distiller.share(shared, name)
     pairs = ', '.join(classes[ours] if classes[ours] == teacher.classes[theirs]
                       else f'{classes[ours]} (as {teacher.classes[theirs]})'
                       for ours, theirs in zip(shared.student, shared.teacher, strict=True))

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
+from ckd_mmdet.samples import Side
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.logging import print_log
@@ -79,6 +80,18 @@ class FrozenTeacher:
         if isinstance(self.renormalize, Renormalize):
             inputs = self.renormalize(inputs, [sample.img_shape for sample in data_samples])
         return self.model.extract_feat(inputs)
+
+    def check_finite(self, answer: Side | Sequence[Tensor]) -> None:
+        """Raise ``RuntimeError`` if its logits or maps have NaN or infinite values."""
+        if isinstance(answer, Side):
+            finite, what = answer.logits.isfinite().all(1), 'logits on {} of {} rows'
+        else:
+            finite, what = torch.stack([level.isfinite().all() for level in answer]), 'features on {} of {} levels'
+        if not finite.all():
+            raise RuntimeError(
+                f'the teacher ({self.name}, {self.checkpoint}) gave NaN or infinite '
+                f'{what.format(int((~finite).sum()), len(finite))}; its weights or its inputs are broken, or half '
+                'precision is too narrow for it: train without `--amp`, or check the checkpoint.')
 
     def digest(self) -> str:
         """SHA-256 of the weights' names and values."""

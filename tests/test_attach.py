@@ -97,6 +97,33 @@ def test_rows_and_weight_may_be_given(given: Any, selector: Any) -> None:
     assert cfg.model.alignments.dense.losses.loss_ckd.loss_weight == 0.25
 
 
+@pytest.mark.parametrize(('method', 'expected'), [
+    ('l2', dict(neck=dict(loss_l2=1.0))),
+    ('ckd+pkd', dict(dense=dict(loss_ckd=1.0), neck=dict(loss_pkd=6.0))),
+    ('l2:2+reviewkd:balance:0.5', dict(neck=dict(loss_l2=2.0, loss_reviewkd='balance:0.5'))),
+    ('kd:3+ckd', dict(dense=dict(loss_kd=3.0), dense_ckd=dict(loss_ckd=1.0)))])  # on other rows
+def test_methods_may_be_joined_each_with_its_weight(method: str, expected: dict) -> None:
+    cfg = attached(plain('retinanet'), plain('retinanet'), method=method)
+    assert {name: {key: loss.loss_weight for key, loss in alignment.losses.items()}
+            for name, alignment in cfg.model.alignments.items()} == expected
+
+
+def test_methods_on_the_same_rows_share_an_alignment() -> None:
+    alignments = attached(plain('retinanet'), plain('retinanet'), method='ckd+kd', selector='TeacherTopK:64',
+                          loss_weight='balance:0.3').model.alignments
+    assert list(alignments) == ['dense'] and list(alignments.dense.losses) == ['loss_ckd', 'loss_kd']
+    assert alignments.dense.losses.loss_kd.loss_weight == 'balance:0.3'
+
+
+def test_maps_are_distilled_whatever_the_heads_and_classes_are(capsys: pytest.CaptureFixture) -> None:
+    teacher = plain('gfl', ('bee', 'ant', 'fly'))
+    cfg = attached(plain('retinanet'), teacher, method='pkd')
+    assert cfg.model.teacher.get('class_map') is None
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        'aligner   NeckAligner: the feature maps of both, level by level',
+        'loss      PKDLoss, weight 6.0, on maps (neck)', 'classes   not looked at, maps know none']
+
+
 def test_none_is_the_students_own_config_with_the_hook_that_seeds() -> None:
     student = plain('retinanet')
     cfg = distill_config(student, None, 'none')
@@ -129,11 +156,10 @@ def test_what_was_chosen_and_why_is_said(capsys: pytest.CaptureFixture) -> None:
         'aligner   DenseAligner: both score every anchor of the same levels; student RetinaNet, 3 classes (sigmoid), '
         'teacher RetinaNet, 3 classes (sigmoid)',
         '          (`RoIAligner` needs a student with `roi_head.bbox_head`, got a RetinaNet)',
-        'selector  TeacherTopK(k=256)',
-        'loss      CKDLoss, weight 0.5',
+        'loss      CKDLoss, weight 0.5, on the rows of TeacherTopK(k=256) (dense)',
         'classes   the same 3',
         'config    runs/mine/student_ckd_teacher.py']
-    assert cfg.distillation.aligner[0].startswith('DenseAligner') and len(cfg.distillation.aligner) == 2
+    assert cfg.distillation.aligner[0].startswith('DenseAligner') and len(cfg.distillation.refused) == 1
 
 
 def test_the_processes_of_a_launcher_say_it_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -145,7 +171,8 @@ def test_the_processes_of_a_launcher_say_it_once(monkeypatch: pytest.MonkeyPatch
 
 def test_the_stages_of_a_cascade_are_said(capsys: pytest.CaptureFixture) -> None:
     attached(plain('cascade_rcnn'), plain('cascade_rcnn'))
-    assert 'stages    one alignment each: roi0, roi1, roi2' in capsys.readouterr().out.splitlines()
+    assert ('loss      CKDLoss, weight 1.0, on the rows of Foreground (roi0, roi1, roi2)'
+            in capsys.readouterr().out.splitlines())
 
 
 # its config
@@ -230,7 +257,12 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
 
 
 @pytest.mark.parametrize(('attach_it', 'text'), [
-    (pair(method='dark'), "`method` needs one of ckd, kd, dkd, dist or none, got 'dark'."),
+    (pair(method='dark'), "`method` needs one of ckd, kd, dkd, dist, l2, pkd, reviewkd, several of them joined by +, "
+                          "or none, got 'dark'."),
+    (pair(method='ckd+none'), "`method` needs one of ckd, kd, dkd, dist, l2, pkd, reviewkd, several of them joined by "),
+    (pair(method='ckd+ckd:2'), "joined by +, or none, got 'ckd+ckd:2'."),
+    (pair(method='l2:much'), "`L2Loss` needs a `loss_weight` that is a number, a dict "
+                             "or 'balance:RATIO', as in 'balance:0.5', got 'much'."),
     (pair(selector='Best'), "`alignments.dense.selector` needs the name of a registered Selector, got 'Best'; "
                             'ckd_mmdet has All, Foreground, '),
     (pair(selector='TeacherTopK:many'), "`selector` needs a whole number after the colon, as in TeacherTopK:512, got "
@@ -352,7 +384,7 @@ def test_what_speaks_of_a_teacher_needs_one(lonely: list[str], monkeypatch: pyte
 def test_an_unknown_method_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         run_tool(monkeypatch, 'train', 'student.py', '--teacher', 'teacher.py', '--method', 'dark')
-    assert "invalid choice: 'dark' (choose from " in capsys.readouterr().err
+    assert "several of them joined by +, or none, got 'dark'." in capsys.readouterr().err
 
 
 # the notebook

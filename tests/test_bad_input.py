@@ -238,7 +238,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     'alignment without aligner': (lambda b: b.build(alignments=dict(roi=dict(losses={}))),
                                   r"`alignments.roi` needs the keys `aligner` and `losses`, .* got \['losses'\]"),
     'alignment with a typo': (lambda b: b.build(roi=dict(select=dict(type='All'))),
-                              r"may have `selector`; got \['aligner', 'losses', 'select'\]"),
+                              r"may have `selector` and `teacher`; got \['aligner', 'losses', 'select'\]"),
 
     # the data
     'missing data root': (lambda b: b.train_tool('train_dataloader.dataset.data_root=gone'),

@@ -11,6 +11,7 @@ import torch
 from mmengine.device import get_device
 
 from tests.small_runs import ROOT, distilled, run_config, student_config
+from tests.test_learned import with_maps
 from tests.toys import toy_model
 
 pytestmark = pytest.mark.skipif(get_device() != 'cpu', reason='needs a machine without a GPU')
@@ -23,9 +24,18 @@ def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFac
     cfg.train_cfg.val_interval = 9
     cfg.custom_hooks = [dict(type='Tell')]
     cfg.dump(work_dir / 'config.py')
+    model = with_maps(digit_teacher)
+    model['alignments']['roi']['selector'] = dict(type='Foreground')
+    learning = run_config(model, digits, work_dir, epochs=3)
+    learning.merge_from_dict(dict(train_cfg=cfg.train_cfg, custom_hooks=cfg.custom_hooks))
+    learning.train_cfg.max_epochs = 3
+    learning.train_dataloader.dataset.pipeline.insert(
+        -1, dict(type='EmptyOnTheSecond', min_gt_bbox_wh=(999, 999), keep_empty=False))
+    learning.dump(work_dir / 'learning.py')
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-         str(Path(__file__).with_name('two_processes.py')), str(work_dir / 'config.py'), str(work_dir)],
+         str(Path(__file__).with_name('two_processes.py')), str(work_dir / 'config.py'),
+         str(work_dir / 'learning.py'), str(work_dir)],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
         env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
     lines = [line for line in done.stdout.splitlines() if line.startswith('TOLD ')]
@@ -52,8 +62,17 @@ def test_a_student_of_two_processes_is_ordinary(told: dict) -> None:
 
 
 def test_unused_parameters_are_not_looked_for_unless_the_user_asks(told: dict) -> None:
-    assert [[run['find_unused'] for run in rank] for rank in told['runs']] == [[False, True]] * 2
-    assert told['runs'][0][0]['losses'] == told['runs'][0][1]['losses']
+    assert [[run['find_unused'] for run in rank] for rank in told['runs']] == [[False, False, True]] * 2
+    assert told['runs'][0][0]['losses'] == told['runs'][0][2]['losses']
+
+
+def test_what_is_learned_is_equal_on_both_though_one_has_no_rows_and_the_loss_stops(told: dict) -> None:
+    first, second = (rank[1] for rank in told['runs'])
+    assert first['learned'] == second['learned'] and first['weight'] == second['weight']
+    rows = [[step['roi.rows'] for step in rank['losses']] for rank in (first, second)]
+    assert len(rows[0]) == 6 and min(rows[0]) > 0 and max(rows[1]) == 0
+    for rank in (first, second):
+        assert [step['neck.loss_review'] > 0 for step in rank['losses']] == [True] * 4 + [False] * 2
 
 
 def test_kd_over_the_ranks_is_kd_of_the_joined_rows(told: dict) -> None:

@@ -1,12 +1,13 @@
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.alignment import RowAlignment, build_alignment
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.rows import TableRows
@@ -385,9 +386,10 @@ def test_with_one_seed_the_student_starts_from_the_plain_students_weights(taught
 
 
 def meeting(selector: dict | list | None = None, loss: str = 'CKDLoss', students: int = 3, teachers: int = 3,
-            class_map: bool = False) -> Alignment:
+            class_map: bool = False) -> RowAlignment:
     """An alignment of two toy Faster R-CNNs with so many classes."""
-    alignment = Alignment(dict(type='RoIAligner'), dict(loss_it=dict(type=loss)), selector, name='roi')
+    alignment = build_alignment('roi', dict(aligner=dict(type='RoIAligner'), losses=dict(loss_it=dict(type=loss)),
+                                            selector=selector))
     student, teacher = (toy_model(toy_config('faster_rcnn', classes)) for classes in (students, teachers))
     alignment.meet(student, teacher, class_map)
     return alignment
@@ -453,12 +455,12 @@ def test_a_student_without_labels_is_refused_where_they_are_needed() -> None:
     assert meeting(dict(type='TeacherTopK', k=4)).choose(answer(None)).labels is None
 
 
-def mixed(loss: str) -> Alignment:
+def mixed(loss: str) -> RowAlignment:
     """A sigmoid head that learns from a softmax head."""
     student, teacher = toy_model(toy_config('fcos')), toy_model(toy_config('fcos'))
     teacher.bbox_head.use_sigmoid_cls, teacher.bbox_head.cls_out_channels = False, 4
-    alignment = Alignment(dict(type='DenseAligner'), dict(loss_it=dict(type=loss)), dict(type='TeacherTopK', k=4),
-                          name='dense')
+    alignment = build_alignment('dense', dict(aligner=dict(type='DenseAligner'), losses=dict(loss_it=dict(type=loss)),
+                                              selector=dict(type='TeacherTopK', k=4)))
     alignment.meet(student, teacher, False)
     return alignment
 
@@ -481,9 +483,104 @@ def test_kd_between_a_sigmoid_and_a_softmax_head_is_refused() -> None:
 
 
 def test_a_direction_of_one_score_is_refused() -> None:
-    alignment = Alignment(dict(type='DenseAligner', head='rpn_head'), dict(loss_ckd=dict(type='CKDLoss')),
-                          dict(type='TeacherTopK', k=4), name='rpn')
+    alignment = build_alignment('rpn', dict(aligner=dict(type='DenseAligner', head='rpn_head'),
+                                            losses=dict(loss_ckd=dict(type='CKDLoss')),
+                                            selector=dict(type='TeacherTopK', k=4)))
     model = toy_model(toy_config('faster_rcnn'))
     with pytest.raises(ValueError, match='is a CKDLoss, which needs rows of at least 2 scores, and student and teacher '
                                          'share 1 only; take a KDLoss here'):
         alignment.meet(model, model, False)
+
+
+# rests and several teachers
+
+def two_teachers(taught: dict, folder: Path, **options: object) -> dict:
+    """A Faster R-CNN that learns rows from one of its kind and maps from a Cascade R-CNN."""
+    cascade = toy_config('cascade_rcnn')
+    other = dict(config=cascade, checkpoint=saved_teacher(folder, cascade, seed=3))
+    model = distilled(toy_config('faster_rcnn'), {})
+    model['teacher'] = dict(twin=taught, big=other)
+    model['alignments']['roi']['teacher'] = 'twin'
+    model['alignments']['neck'] = dict(aligner=dict(type='NeckAligner'), teacher='big',
+                                       losses=dict(loss_l2=dict(type='L2Loss', **options)))
+    return model
+
+
+def test_each_alignment_asks_its_own_teacher(taught: dict, tmp_path: Path) -> None:
+    distiller = toy_model(two_teachers(taught, tmp_path))
+    both = losses_of(distiller)
+    alone = losses_of(toy_model(distilled(toy_config('faster_rcnn'), taught)))
+    assert float(both['roi.loss_ckd']) == float(alone['roi.loss_ckd'])
+    data = distiller.data_preprocessor(toy_batch(num_items=[3, 2]), True)
+    maps = [model.extract_feat(data['inputs']) for model in (distiller.student, distiller.teachers['big'].model)]
+    expected = sum((ours - theirs).square().mean() for ours, theirs in zip(*maps, strict=True))
+    assert float(both['neck.loss_l2']) == pytest.approx(float(expected), rel=1e-5)
+    assert distiller.teacher is distiller.teachers['twin'] and distiller.teacher is not distiller.teachers['big']
+
+
+def test_every_teacher_follows_and_is_kept_out_of_the_tree(taught: dict, tmp_path: Path) -> None:
+    distiller = toy_model(two_teachers(taught, tmp_path))
+    assert distiller.state_dict().keys() == toy_model(toy_config('faster_rcnn')).state_dict().keys()
+    distiller.double()
+    assert all(part.dtype == torch.float64 for teacher in distiller.teachers.values()
+               for part in teacher.model.parameters())
+    assert copy.deepcopy(distiller).teachers == distiller.teachers
+
+
+@pytest.mark.parametrize(('change', 'text'), [
+    (lambda model: model['alignments']['roi'].pop('teacher'),
+     r"`alignments.roi` needs the key `teacher` with one of \['big', 'twin'\], got None"),
+    (lambda model: model['alignments']['roi'].update(teacher='small'), r"with one of \['big', 'twin'\], got 'small'"),
+    (lambda model: model['alignments'].pop('neck'), '`teacher` has big, which no alignment asks'),
+    (lambda model: model.update(teacher=model['teacher']['twin']),
+     "`alignments.roi.teacher` is 'twin', but `teacher` is a single one"),
+    (lambda model: model['teacher']['big'].update(weights=1), "`teacher.big`: `FrozenTeacher` got an unexpected")])
+def test_teachers_and_alignments_that_do_not_fit_are_refused(taught: dict, tmp_path: Path, change: Callable, text: str
+                                                            ) -> None:
+    model = copy.deepcopy(two_teachers(taught, tmp_path))
+    change(model)
+    with pytest.raises(ValueError, match=text):
+        toy_model(model)
+
+
+def test_a_teacher_whose_losses_are_over_is_not_asked(taught: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                      ) -> None:
+    distiller = toy_model(two_teachers(taught, tmp_path, project=True, loss_weight=dict(value=1.0, stop=2)))
+    asked = []
+    for name, teacher in distiller.teachers.items():
+        monkeypatch.setattr(teacher, 'extract_feat', lambda *args, _name=name, _ask=teacher.extract_feat:
+                            asked.append(_name) or _ask(*args))
+    for epoch, expected in ((1, ['twin', 'big']), (2, ['twin'])):
+        monkeypatch.setattr('ckd_mmdet.distiller._epoch', lambda _epoch=epoch: _epoch)
+        asked.clear()
+        losses = losses_of(distiller)
+        assert sorted(asked) == sorted(expected)
+    assert losses['neck.loss_l2'] == 0
+    losses['neck.loss_l2'].backward()  # its graph reaches what was learned, or DDP would wait for it
+    assert all(part.grad is not None and not part.grad.any() for part in distiller.distiller['neck'].parameters())
+    assert list(distiller.distiller['neck'].parameters())
+
+
+def test_a_selector_of_maps_is_refused(taught: dict) -> None:
+    model = distilled(toy_config('faster_rcnn'), taught)
+    model['alignments']['roi'] = dict(aligner=dict(type='NeckAligner'), losses=dict(loss_l2=dict(type='L2Loss')),
+                                      selector=dict(type='All'))
+    with pytest.raises(ValueError, match='`alignments.roi` pairs whole maps by a NeckAligner, which a `selector` cannot'):
+        toy_model(model)
+
+
+def test_a_loss_of_rows_over_maps_is_refused(taught: dict) -> None:
+    model = distilled(toy_config('faster_rcnn'), taught)
+    model['alignments']['roi']['aligner'] = dict(type='NeckAligner')
+    with pytest.raises(ValueError, match=r"pairs a CKDLoss, which requires \['logits'\], with a NeckAligner, which "
+                                         r"provides \['maps'\] only"):
+        toy_model(model)
+
+
+def test_a_teacher_with_broken_features_stops_the_run(taught: dict) -> None:
+    model = distilled(toy_config('faster_rcnn'), taught)
+    model['alignments']['roi'] = dict(aligner=dict(type='NeckAligner'), losses=dict(loss_l2=dict(type='L2Loss')))
+    distiller = toy_model(model)
+    torch.nn.init.constant_(distiller.teacher.model.neck.fpn_convs[1].conv.weight, float('nan'))
+    with pytest.raises(RuntimeError, match='gave NaN or infinite features on 1 of 5 levels'):
+        losses_of(distiller)

@@ -96,9 +96,10 @@ def test_rows_without_labels_are_no_evidence() -> None:
 def hook_over(check_accuracy: bool) -> tuple[DistillHook, nn.Module]:
     """The hook in a run whose teacher always answers background."""
     hook, alignment = DistillHook(), nn.Identity()
+    alignment.teacher, hook.log_interval = None, 50
     teacher = SimpleNamespace(check_accuracy=check_accuracy, name='net.py')
-    hook.distiller = SimpleNamespace(teacher=teacher, distiller=nn.ModuleDict({'roi': alignment}))
-    hook.judgement = TeacherJudgement() if check_accuracy else None
+    hook.distiller = SimpleNamespace(teachers={None: teacher}, distiller=nn.ModuleDict({'roi': alignment}))
+    hook.judgements = {None: TeacherJudgement()} if check_accuracy else {}
     return hook, alignment
 
 

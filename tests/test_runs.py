@@ -87,7 +87,7 @@ def test_the_checkpoints_meta_holds_the_teachers_digest(run: tuple, digit_teache
     teacher = toy_model(distilled(student_config(), digit_teacher)).teacher
     for name in ('epoch_1.pth', 'student.pth'):
         known = torch.load(Path(cfg.work_dir) / name, weights_only=False)['meta']['ckd_mmdet']
-        assert known['teacher_digest'] == teacher.digest()
+        assert known['teacher_digest'] == [teacher.digest()]
 
 
 def test_resuming_with_another_teacher_is_refused(run: tuple, tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ import torch
 import yapf.yapflib.yapf_api
 from ckd_mmdet.losses import CKDLoss, DistillLoss, KDLoss
 from ckd_mmdet.samples import AlignedSamples, Side
+from mmdet.datasets.transforms import FilterAnnotations
+from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, TRANSFORMS
 from mmengine.runner import Runner
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -38,6 +40,15 @@ class Tell(Hook):
 
     def after_train(self, runner: Runner) -> None:
         runs[-1]['weight'] = float(runner.model.module.backbone.conv1.weight.double().sum())
+        runs[-1]['learned'] = [float(part.double().sum()) for part in runner.model.module.distiller.parameters()]
+
+
+@TRANSFORMS.register_module()
+class EmptyOnTheSecond(FilterAnnotations):
+    """The second process sees images without objects."""
+
+    def transform(self, results: dict) -> dict:
+        return super().transform(results) if get_rank() else results
 
 
 class Scored(nn.Module):
@@ -75,8 +86,9 @@ def alone(loss: DistillLoss, features: Tensor, teacher: Tensor) -> list[float]:
     return [float(value.detach()), *model.classify.weight.grad.flatten().tolist()]
 
 
-def main(config: str, work_dir: str) -> None:
-    for name, options in (('as_is', []), ('find_unused', ['--cfg-options', 'find_unused_parameters=True'])):
+def main(config: str, learning: str, work_dir: str) -> None:
+    for name, config, options in (('as_is', config, []), ('learned', learning, []),
+                                  ('find_unused', config, ['--cfg-options', 'find_unused_parameters=True'])):
         sys.argv = [str(TRAIN), config, '--work-dir', f'{work_dir}/{name}', '--launcher', 'pytorch', *options]
         runpy.run_path(str(TRAIN), run_name='__main__')
     told = [None, None]

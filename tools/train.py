@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ckd_mmdet.attach import METHODS, distill_config, run_name, student_options
+from ckd_mmdet.attach import METHODS, distill_config, parse_method, read_weight, run_name, student_options
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.config import add_hook, check_data, open_config
 from mmengine.config import Config, DictAction
@@ -16,8 +16,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='a config file, or mmdet::... for one of the installed mmdet')
     parser.add_argument('--teacher', help='distil a plain config: the config of a detector that teaches it')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
-    parser.add_argument('--method', choices=[*METHODS, 'none'], help='how, ckd by default; none trains it alone')
-    parser.add_argument('--loss-weight', type=float, help="instead of the method's own")
+    parser.add_argument('--method', help=f'how, ckd by default: {", ".join(METHODS)}, or several, ckd:0.5+pkd for '
+                                         'example; none trains it alone')
+    parser.add_argument('--loss-weight', type=read_weight, help="instead of the method's own: a number, or balance:0.5")
     parser.add_argument('--selector', help='which rows, TeacherTopK:512 for example; several in turn joined by +')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
@@ -30,6 +31,11 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp and not is_cuda_available():
         parser.error('--amp needs a GPU, and none is here; train without it')
+    if args.method:
+        try:
+            parse_method(args.method)
+        except ValueError as error:
+            parser.error(str(error))
     of_teacher = ('method', 'teacher_checkpoint', 'loss_weight', 'selector')
     lonely = [f'--{name.replace("_", "-")}' for name in of_teacher if getattr(args, name) is not None]
     if not args.teacher and args.method != 'none' and lonely:

@@ -1,9 +1,11 @@
-"""The pairing of rows: what the student said, and the teacher's answer for the same regions."""
+"""The pairing: what the student said, and the teacher's answer for the same regions or maps."""
 
 from .base import Aligner
 from .dense import DenseAligner
+from .neck import NeckAligner, features_of, levels_of
 from .objects import ObjectAligner
 from .query import QueryAligner
 from .roi import RoIAligner
 
-__all__ = ['Aligner', 'DenseAligner', 'ObjectAligner', 'QueryAligner', 'RoIAligner']
+__all__ = ['Aligner', 'DenseAligner', 'NeckAligner', 'ObjectAligner', 'QueryAligner', 'RoIAligner', 'features_of',
+           'levels_of']

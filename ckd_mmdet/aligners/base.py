@@ -8,31 +8,39 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 from ckd_mmdet.classes import Scoring, SharedClasses
-from ckd_mmdet.samples import Answer
+from ckd_mmdet.samples import AlignedMaps, Answer, Widths
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 
 class Aligner(ABC):
-    """Pairs row ``i`` of the student with row ``i`` of the teacher.
+    """Pairs row ``i`` of the student with row ``i`` of the teacher, or map with map.
 
     A wrong pairing never raises, it only trains to a lower mAP: every aligner is tested with a teacher that is a
-    copy of the student, whose rows must be equal.
+    copy of the student, whose rows or maps must be equal.
     """
 
     provides: ClassVar[frozenset[str]]
-    """What it gives to losses and selectors, of ``{'logits', 'labels', 'image_ids', 'level_ids'}``."""
+    """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids'}``, or ``{'maps'}``."""
 
     shared: SharedClasses | None = None
     """Classes that student and teacher share, where they number them differently; set before training."""
 
-    @abstractmethod
     def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
-        """How student and teacher write the scores of a row; called once, before training.
+        """How student and teacher write the scores of a row; called once, before training, where rows are paired.
 
         Raises:
             ValueError: If the two models cannot be paired.
         """
+        raise NotImplementedError
+
+    def widths(self, student: nn.Module, teacher: nn.Module) -> Widths:
+        """Channels of the maps of student and teacher; called once, before training, where maps are paired.
+
+        Raises:
+            ValueError: If the two models cannot be paired.
+        """
+        raise NotImplementedError
 
     def check_without_selector(self, student: nn.Module, where: str) -> None:  # noqa: B027  most can do without
         """Raise ``ValueError`` where every row would be too many; ``where`` is the alignment's place in the config."""
@@ -43,8 +51,8 @@ class Aligner(ABC):
 
     @abstractmethod
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
-            data_samples: Sequence[BaseDataElement]) -> Answer:
-        """Let the teacher answer for the rows that the student spoke of.
+            data_samples: Sequence[BaseDataElement]) -> Answer | AlignedMaps:
+        """Let the teacher answer for the rows that the student spoke of, or for the same maps.
 
         Args:
             teacher: The frozen teacher.

@@ -5,5 +5,8 @@ from .ckd import CKDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
 from .kd import KDLoss
+from .maps import L2Loss, MapLoss, PKDLoss
+from .review import ReviewKDLoss
 
-__all__ = ['CKDLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss', 'KDLoss', 'RowLoss']
+__all__ = ['CKDLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss', 'KDLoss', 'L2Loss', 'MapLoss', 'PKDLoss', 'ReviewKDLoss',
+           'RowLoss']

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 MEASURED = 50
 """Iterations over which a balanced weight is measured."""
+KEYS = ('value', 'balance', 'warm_up', 'decay', 'stop', 'iterations')
+"""Of a ``loss_weight`` that is a dict."""
 
 
 class Weight:
@@ -29,7 +31,7 @@ class Weight:
         name: Whose weight it is, for errors.
 
     Raises:
-        ValueError: If a number is out of its range, or both or too few are given.
+        ValueError: If a number is out of its range, or both ``value`` and ``balance`` are given.
     """
 
     def __init__(self, value: float | None = None, balance: float | None = None, warm_up: int = 0,
@@ -43,11 +45,12 @@ class Weight:
                 raise ValueError(f'`{name}` needs a finite `loss_weight` of at least 0, got {value}.')
         elif not _is_number(balance) or not 0 < balance < math.inf:
             raise ValueError(f'`{name}` needs a finite `balance` greater than 0 in its `loss_weight`, got {balance}.')
-        for key, epochs, least in (('warm_up', warm_up, 0), ('stop', stop, 1), ('iterations', iterations, 1)):
-            if epochs is not None and (not isinstance(epochs, int) or epochs < least):
+        for key, count, least in (('warm_up', warm_up, 0), ('stop', 1 if stop is None else stop, 1),
+                                  ('iterations', iterations, 1)):
+            if not _is_whole(count) or count < least:
                 raise ValueError(f'`{name}` needs a whole `{key}` of at least {least} in its `loss_weight`, got '
-                                 f'{epochs}.')
-        if decay is not None and not (len(decay) == 2 and 0 <= decay[0] < decay[1]):
+                                 f'{count}.')
+        if decay is not None and not _is_span(decay):
             raise ValueError(f'`{name}` needs a `decay` of a first and a later last epoch in its `loss_weight`, got '
                              f'{decay}.')
         self.value = value
@@ -57,32 +60,32 @@ class Weight:
         self.stop = stop
         self.iterations = iterations
         self.ratios: list[float] = []
-        """Ratios measured so far, of the loss with the weight 1."""
+        """Ratios measured so far, of the loss with the weight 1, greater than 0."""
 
     @classmethod
     def of(cls, loss_weight: float | str | Mapping, name: str) -> Weight:
         """Read a config's ``loss_weight``: ``0.5``, ``'balance:0.5'``, or a dict of this class's arguments.
 
         Raises:
-            ValueError: If it is neither.
+            ValueError: If it is none of these, or of a wrong number.
         """
         if isinstance(loss_weight, str):
             kind, _, ratio = loss_weight.partition(':')
             try:
-                if kind != 'balance':
-                    raise ValueError
-                return cls(balance=float(ratio), name=name)
-            except ValueError as error:
-                if 'needs' in str(error):
-                    raise
+                balance = float(ratio) if kind == 'balance' else None
+            except ValueError:
+                balance = None
+            if balance is None:
                 raise ValueError(f"`{name}` needs a `loss_weight` that is a number, a dict or 'balance:RATIO', as in "
-                                 f"'balance:0.5', got {loss_weight!r}.") from None
+                                 f"'balance:0.5', got {loss_weight!r}.")
+            return cls(balance=balance, name=name)
         if isinstance(loss_weight, Mapping):
-            try:
-                return cls(**loss_weight, name=name)
-            except TypeError as error:
+            if not set(loss_weight) <= set(KEYS):
                 raise ValueError(f'`{name}` needs a `loss_weight` of the keys value or balance, warm_up, decay, stop '
-                                 f'and iterations, got {sorted(loss_weight)}.') from error
+                                 f'and iterations, got {list(loss_weight)}.')
+            return cls(**loss_weight, name=name)
+        if loss_weight is None:  # not a forgotten value, which would be 1
+            raise ValueError(f'`{name}` needs a finite `loss_weight` of at least 0, got None.')
         return cls(loss_weight, name=name)
 
     def at(self, epoch: int) -> float:
@@ -117,3 +120,13 @@ class Weight:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_span(value: object) -> bool:
+    """Whether it is an epoch and a later one."""
+    return (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_whole, value))
+            and 0 <= value[0] < value[1])

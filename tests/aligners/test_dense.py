@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from ckd_mmdet.aligners import DenseAligner
-from ckd_mmdet.alignment import Alignment
+from ckd_mmdet.alignment import build_alignment
 from mmengine.logging import MessageHub
 from torch import nn
 
@@ -152,7 +152,8 @@ def test_maps_of_other_sizes_are_refused_in_the_first_step() -> None:
 
 @pytest.mark.parametrize('selector', [None, dict(type='All')])
 def test_every_anchor_is_refused_with_their_number(selector: dict | None) -> None:
-    alignment = Alignment(dict(type='DenseAligner'), dict(loss_ckd=dict(type='CKDLoss')), selector, name='dense')
+    alignment = build_alignment('dense', dict(aligner=dict(type='DenseAligner'), selector=selector,
+                                              losses=dict(loss_ckd=dict(type='CKDLoss'))))
     model = built('retinanet')
     with pytest.raises(ValueError, match=r'`alignments.dense` needs a `selector`, every anchor of a RetinaHead would '
                                          r'be too many: an image of 800x1333 has 200,700 rows here, and comparing each '

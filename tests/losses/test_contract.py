@@ -2,22 +2,30 @@
 
 import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import ckd_mmdet.losses  # noqa: F401  registers them
 import pytest
 import torch
-from ckd_mmdet.losses import DistillLoss, RowLoss
+from ckd_mmdet.losses import DistillLoss, L2Loss, MapLoss, PKDLoss, RowLoss
 from ckd_mmdet.registry import MODELS
-from ckd_mmdet.samples import AlignedSamples, Side
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Side, Widths
 from torch import Tensor, nn
 
 # ours alone: other tests register losses that only serve to be refused
 LOSSES = sorted((part for part in MODELS.module_dict.values()
                  if issubclass(part, DistillLoss) and part.__module__.startswith('ckd_mmdet.')),
                 key=lambda part: part.__name__)
+ROW_LOSSES = [loss for loss in LOSSES if issubclass(loss, RowLoss)]
+MAP_LOSSES = [loss for loss in LOSSES if issubclass(loss, MapLoss)]
 NUM_CLASSES = 4
+WIDTHS = Widths(student=(6, 8, 8), teacher=(8, 8, 8))
+SIZES = [(8, 6), (4, 3), (2, 2)]
 
 every_loss = pytest.mark.parametrize('kind', LOSSES)
+every_row_loss = pytest.mark.parametrize('kind', ROW_LOSSES)
+every_map_loss = pytest.mark.parametrize('kind', MAP_LOSSES)
 
 
 def rows(n: int, seed: int = 0) -> AlignedSamples:
@@ -39,12 +47,37 @@ def logits_as(samples: AlignedSamples, dtype: torch.dtype) -> AlignedSamples:
                           samples.num_classes, samples.labels, samples.image_ids)
 
 
+def maps(n: int, seed: int = 0) -> AlignedMaps:
+    """Three levels of ``n`` images, from fine to coarse; both sides would take a gradient."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def side(widths: tuple[int, ...]) -> list[Tensor]:
+        return [(2 * torch.randn(n, width, *size, generator=draw) + 1).requires_grad_()
+                for width, size in zip(widths, SIZES, strict=True)]
+
+    return AlignedMaps(side(WIDTHS.student), side(WIDTHS.teacher))
+
+
+def each_map(aligned: AlignedMaps, change: Callable[[Tensor], Tensor]) -> AlignedMaps:
+    return AlignedMaps([change(level) for level in aligned.student], [change(level) for level in aligned.teacher])
+
+
+def built(kind: type[MapLoss], seed: int = 0, **settings: Any) -> MapLoss:
+    """With what it learns."""
+    torch.manual_seed(seed)
+    loss = kind(**settings)
+    loss.build_parts(WIDTHS)
+    return loss
+
+
 def test_there_are_losses() -> None:
-    assert {'CKDLoss', 'DISTLoss', 'DKDLoss', 'KDLoss'} <= {loss.__name__ for loss in LOSSES}
+    assert {'CKDLoss', 'DISTLoss', 'DKDLoss', 'KDLoss'} <= {loss.__name__ for loss in ROW_LOSSES}
+    assert {'L2Loss', 'PKDLoss', 'ReviewKDLoss'} <= {loss.__name__ for loss in MAP_LOSSES}
+    assert len(ROW_LOSSES) + len(MAP_LOSSES) == len(LOSSES)
 
 
-@every_loss
-def test_it_gives_one_number_with_a_gradient(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_it_gives_one_number_with_a_gradient(kind: type[RowLoss]) -> None:
     samples = rows(8)
     loss = kind()(samples, epoch=3)
     assert loss.shape == ()
@@ -57,15 +90,15 @@ def test_it_gives_one_number_with_a_gradient(kind: type[DistillLoss]) -> None:
     assert torch.equal(samples.student.logits.grad.any(1), counted)
 
 
-@every_loss
-def test_it_is_linear_in_its_weight(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_it_is_linear_in_its_weight(kind: type[RowLoss]) -> None:
     samples = rows(8)
     one, more = kind(loss_weight=1.0)(samples), kind(loss_weight=2.5)(samples)
     torch.testing.assert_close(more, 2.5 * one)
 
 
-@every_loss
-def test_the_order_of_the_rows_does_not_count_but_their_pairing_does(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_the_order_of_the_rows_does_not_count_but_their_pairing_does(kind: type[RowLoss]) -> None:
     samples, order = rows(8), torch.tensor([3, 7, 0, 2, 6, 1, 5, 4])
     shuffled = pick(samples, order)
     torch.testing.assert_close(kind()(shuffled), kind()(samples))
@@ -73,8 +106,8 @@ def test_the_order_of_the_rows_does_not_count_but_their_pairing_does(kind: type[
     assert abs(kind()(torn) - kind()(samples)) > 1e-2
 
 
-@every_loss
-def test_without_rows_it_is_zero_with_a_graph(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_without_rows_it_is_zero_with_a_graph(kind: type[RowLoss]) -> None:
     samples = rows(0)
     loss = kind()(samples)
     assert loss.shape == ()
@@ -83,8 +116,8 @@ def test_without_rows_it_is_zero_with_a_graph(kind: type[DistillLoss]) -> None:
     assert samples.student.logits.grad.shape == (0, NUM_CLASSES + 1)
 
 
-@every_loss
-def test_one_row_is_enough(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_one_row_is_enough(kind: type[RowLoss]) -> None:
     samples = rows(1)
     loss = kind()(samples)
     assert loss.isfinite()
@@ -92,8 +125,8 @@ def test_one_row_is_enough(kind: type[DistillLoss]) -> None:
     assert samples.student.logits.grad.isfinite().all()
 
 
-@every_loss
-def test_zero_weight_switches_it_off_and_keeps_the_graph(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_zero_weight_switches_it_off_and_keeps_the_graph(kind: type[RowLoss]) -> None:
     samples = rows(8)
     loss = kind(loss_weight=0)(samples)
     assert loss == 0
@@ -102,9 +135,9 @@ def test_zero_weight_switches_it_off_and_keeps_the_graph(kind: type[DistillLoss]
     assert not samples.student.logits.grad.any()
 
 
-@every_loss
+@every_row_loss
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_it_computes_in_float32_under_autocast(kind: type[DistillLoss], dtype: torch.dtype) -> None:
+def test_it_computes_in_float32_under_autocast(kind: type[RowLoss], dtype: torch.dtype) -> None:
     half = logits_as(rows(64), dtype)
     with torch.autocast('cpu', dtype=dtype):
         loss = kind()(half)
@@ -113,15 +146,15 @@ def test_it_computes_in_float32_under_autocast(kind: type[DistillLoss], dtype: t
     assert torch.autograd.grad(loss, half.student.logits)[0].isfinite().all()
 
 
-@every_loss
-def test_no_gradient_flows_to_the_teacher(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_no_gradient_flows_to_the_teacher(kind: type[RowLoss]) -> None:
     samples = rows(8)
     kind()(samples).backward()
     assert samples.teacher.logits.grad is None
 
 
-@every_loss
-def test_a_copy_gives_the_same_after_the_original_was_used(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_a_copy_gives_the_same_after_the_original_was_used(kind: type[RowLoss]) -> None:
     loss = kind(loss_weight=0.3)
     value = loss(rows(8))
     assert copy.deepcopy(loss)(rows(8)) == value
@@ -135,8 +168,8 @@ def test_a_weight_that_is_none_is_refused(kind: type[DistillLoss], weight: float
         kind(loss_weight=weight)
 
 
-@every_loss
-def test_it_says_what_it_requires(kind: type[DistillLoss]) -> None:
+@every_row_loss
+def test_it_says_what_it_requires(kind: type[RowLoss]) -> None:
     assert 'logits' in kind().requires
     assert kind().requires <= {'logits', 'labels', 'image_ids'}
 
@@ -164,3 +197,149 @@ def test_what_a_loss_learns_stays_in_the_graph(n: int, weight: float) -> None:
 def test_a_row_loss_is_the_weighted_mean_of_its_rows_at_the_epoch() -> None:
     loss, samples = Projected(0.5), rows(8)
     torch.testing.assert_close(loss(samples, epoch=3), 1.5 * loss.projector(samples.student.logits).mean())
+
+
+@every_map_loss
+def test_of_maps_it_gives_one_number_with_a_gradient(kind: type[MapLoss]) -> None:
+    aligned = maps(3)
+    loss = built(kind)(aligned, epoch=3)
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert loss > 0
+    loss.backward()
+    assert all(level.grad.flatten(1).any(1).all() for level in aligned.student)  # every image of every level
+
+
+@every_map_loss
+def test_of_maps_it_is_linear_in_its_weight(kind: type[MapLoss]) -> None:
+    aligned = maps(3)
+    one, more = built(kind, loss_weight=1.0)(aligned), built(kind, loss_weight=2.5)(aligned)
+    torch.testing.assert_close(more, 2.5 * one)
+
+
+@every_map_loss
+def test_the_order_of_the_images_does_not_count_but_their_pairing_does(kind: type[MapLoss]) -> None:
+    loss, aligned, order = built(kind), maps(4), torch.tensor([2, 0, 3, 1])
+    shuffled = each_map(aligned, lambda level: level[order])
+    torch.testing.assert_close(loss(shuffled), loss(aligned))
+    torn = AlignedMaps(shuffled.student, aligned.teacher)
+    assert abs(loss(torn) - loss(aligned)) > 1e-2
+
+
+@every_map_loss
+@pytest.mark.parametrize(('n', 'weight', 'epoch'), [(0, 1.0, 0), (2, 0.0, 0), (2, dict(value=1.0, stop=1), 1)],
+                         ids=['no image', 'no weight', 'over'])
+def test_of_maps_that_do_not_count_it_is_zero_with_a_graph(kind: type[MapLoss], n: int, weight: float | dict,
+                                                           epoch: int) -> None:
+    loss = built(kind, loss_weight=weight)
+    aligned = each_map(maps(n), lambda level: torch.full_like(level, math.nan, requires_grad=True))
+    value = loss(aligned, epoch=epoch)
+    assert value.shape == ()
+    assert value == 0
+    value.backward()
+    learned = list(loss.parameters())
+    assert learned
+    for tensor in [*learned, *aligned.student]:
+        assert tensor.grad is not None
+        assert not tensor.grad.any()
+
+
+@every_map_loss
+def test_one_image_is_enough(kind: type[MapLoss]) -> None:
+    aligned = maps(1)
+    loss = built(kind)(aligned)
+    assert loss.isfinite()
+    loss.backward()
+    assert all(level.grad.isfinite().all() for level in aligned.student)
+
+
+@every_map_loss
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_of_maps_in_half_precision_it_computes_in_float32(kind: type[MapLoss], dtype: torch.dtype) -> None:
+    loss, half = built(kind), each_map(maps(3), lambda level: level.detach().to(dtype).requires_grad_())
+    with torch.autocast('cpu', dtype=dtype):
+        value = loss(half)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(each_map(half, Tensor.float)), rtol=0.01, atol=0)
+    value.backward()
+    assert all(level.grad.isfinite().all() for level in half.student)
+    assert all(parameter.grad.isfinite().all() for parameter in loss.parameters())
+
+
+@every_map_loss
+def test_no_gradient_flows_to_the_teachers_maps(kind: type[MapLoss]) -> None:
+    aligned = maps(3)
+    built(kind)(aligned).backward()
+    assert all(level.grad is None for level in aligned.teacher)
+
+
+@every_map_loss
+def test_a_copy_of_a_map_loss_gives_the_same_after_the_original_was_used(kind: type[MapLoss]) -> None:
+    loss = built(kind, loss_weight=0.3)
+    value = loss(maps(3))
+    twin = copy.deepcopy(loss)
+    assert twin(maps(3)) == value
+    assert loss(maps(3)) == value
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert loss(maps(3)) == value  # they share nothing
+
+
+@pytest.mark.parametrize('kind', [L2Loss, PKDLoss])
+def test_equal_maps_cost_nothing(kind: type[MapLoss]) -> None:
+    loss = kind()
+    loss.build_parts(Widths(WIDTHS.teacher, WIDTHS.teacher))
+    teacher = maps(3).teacher
+    student = [level.detach().clone().requires_grad_() for level in teacher]
+    value = loss(AlignedMaps(student, teacher))
+    assert value.item() == pytest.approx(0, abs=1e-10)
+    value.backward()
+    assert all(level.grad.abs().max() < 1e-6 for level in student)
+
+
+@every_map_loss
+def test_what_it_learned_comes_back_from_its_state_dict(kind: type[MapLoss]) -> None:
+    loss, other, aligned = built(kind), built(kind, seed=1), maps(3)
+    assert abs(loss(aligned) - other(aligned)) > 1e-3
+    keys = other.load_state_dict(loss.state_dict())
+    assert not keys.missing_keys and not keys.unexpected_keys
+    assert loss(aligned) == other(aligned)
+    assert {key.split('.')[0] for key in loss.state_dict()} == {'projectors'}
+
+
+@every_map_loss
+def test_what_it_learns_brings_the_student_nearer(kind: type[MapLoss]) -> None:
+    loss, aligned = built(kind), maps(3)
+    before = loss(aligned)
+    before.backward()
+    # a bias is no use to a loss that does not look at a channel's mean
+    assert all(parameter.grad.any() for parameter in loss.parameters() if parameter.ndim > 1)
+    with torch.no_grad():
+        for parameter in loss.parameters():
+            parameter -= 0.01 * parameter.grad
+    assert loss(aligned) < before - 1e-4
+
+
+@every_map_loss
+def test_before_it_knows_the_widths_it_says_what_is_missing(kind: type[MapLoss]) -> None:
+    with pytest.raises(RuntimeError, match=fr'`{kind.__name__}` does not know .* call `build_parts\(widths\)` once'):
+        kind()(maps(3))
+
+
+@every_map_loss
+def test_levels_that_do_not_pair_are_counted(kind: type[MapLoss]) -> None:
+    with pytest.raises(ValueError, match=f'`{kind.__name__}` needs as many levels .* at least one, got 2 and 1'):
+        kind().build_parts(Widths((8, 8), (8,)))
+    with pytest.raises(ValueError, match='at least one, got 0 and 0'):
+        kind().build_parts(Widths((), ()))
+    aligned = maps(3)
+    with pytest.raises(ValueError, match='was built for 3 levels, got 2 of the student and 3 of the teacher; give'):
+        built(kind)(AlignedMaps(aligned.student[:2], aligned.teacher))
+    with pytest.raises(ValueError, match='was built for 3 levels, got 3 of the student and 2 of the teacher; give'):
+        built(kind)(AlignedMaps(aligned.student, aligned.teacher[:2]))
+
+
+@every_map_loss
+def test_it_requires_maps_and_nothing_else(kind: type[MapLoss]) -> None:
+    assert kind().requires == {'maps'}

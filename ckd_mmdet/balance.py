@@ -1,0 +1,59 @@
+"""How hard each distillation loss pulls, against the task's own losses: at the student's features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from ckd_mmdet.losses import DistillLoss
+from mmengine.dist import all_reduce
+from mmengine.logging import print_log
+from torch import Tensor
+
+
+def gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:
+    """Norm of the loss's gradient on all feature maps together, shape ``()``; 0 where it does not depend on them."""
+    if not loss.requires_grad:
+        return loss.new_zeros(())
+    gradients = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    norms = [torch.linalg.vector_norm(gradient.float()) for gradient in gradients if gradient is not None]
+    return torch.stack(norms).norm() if norms else loss.new_zeros(())
+
+
+def gradient_ratios(task: Tensor, losses: dict[str, Tensor], features: Sequence[Tensor]) -> dict[str, float]:
+    """Norm of each loss's gradient over that of the task's, by name, the mean over the ranks.
+
+    Args:
+        task: Sum of the task losses, shape ``()``.
+        losses: Distillation losses, shape ``()`` each; their graphs are kept.
+        features: The student's feature maps, on which all of them depend.
+
+    Returns:
+        Ratios of at least 0; not finite where the task has no gradient or a loss none that is finite.
+    """
+    features = [level for level in features if level.requires_grad]
+    norms = torch.stack([gradient_norm(loss, features) for loss in (task, *losses.values())])
+    ratios = norms[1:] / norms[0]
+    all_reduce(ratios, 'mean')
+    return dict(zip(losses, ratios.tolist(), strict=True))
+
+
+def balanced(loss: DistillLoss, value: Tensor, ratio: float, epoch: int, name: str) -> Tensor:
+    """The loss's value with the weight that its measured ratio asks for; says so when the weight is fixed.
+
+    Args:
+        loss: A loss whose weight is being measured.
+        value: What it gave with the weight of before.
+        ratio: Of the gradients of ``value`` and the task; a step that tells nothing, 0 or not finite, does not count.
+        epoch: From 0.
+        name: The loss's place, for the log.
+    """
+    before = loss.weight.at(epoch)
+    if not before or not 0 < ratio < float('inf'):
+        return value
+    loss.weight.ratios.append(ratio / before)
+    if not loss.weight.is_measuring:
+        print_log(f'`{name}`: the weight is fixed at {loss.weight.base:.4g}, by which its gradient on the '
+                  f"student's features has {loss.weight.balance:g} times the norm of the task's (median of "
+                  f'{loss.weight.iterations} iterations).', logger='current')
+    return value * (loss.weight.at(epoch) / before)

@@ -1,0 +1,102 @@
+"""Losses between feature maps, level by level."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from ckd_mmdet.functional import l2_loss, pkd_loss
+from ckd_mmdet.registry import MODELS
+from ckd_mmdet.samples import AlignedMaps, Widths
+from torch import Tensor, nn
+
+from .base import DistillLoss
+
+
+class MapLoss(DistillLoss):
+    """Sum over the levels of the mean of a loss that each image has.
+
+    The student's maps are brought to the teacher's width first, by a 1x1 convolution a level that is learned with the
+    student and not needed after it. Under autocast it may compute in half precision, the loss computes in float32.
+
+    Args:
+        project: Whether to learn it: ``None`` where the widths differ, ``True`` on every level, ``False`` on none.
+        loss_weight: Factor of the sum.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    requires = frozenset({'maps'})
+
+    def __init__(self, project: bool | None = None, loss_weight: float = 1.0) -> None:
+        super().__init__(loss_weight)
+        if project is not None and not isinstance(project, bool):
+            raise ValueError(f'`{type(self).__name__}` needs a `project` of None, True or False, got {project!r}.')
+        self.project = project
+        self.projectors = nn.ModuleList()
+        """One a level, from the student's maps to the teacher's width; none before :meth:`build_parts`."""
+
+    def build_parts(self, widths: Widths) -> None:
+        if len(widths.student) != len(widths.teacher) or not widths.student:
+            raise ValueError(f'`{type(self).__name__}` needs as many levels of the student as of the teacher, at least '
+                             f'one, got {len(widths.student)} and {len(widths.teacher)}; choose levels that both have.')
+        self.projectors = nn.ModuleList(self.projector(level, widths) for level in range(len(widths.student)))
+
+    def projector(self, level: int, widths: Widths) -> nn.Module:
+        """What is learned on a level.
+
+        Raises:
+            ValueError: If the widths differ and nothing is to be learned.
+        """
+        student, teacher = widths.student[level], widths.teacher[level]
+        if self.project or (self.project is None and student != teacher):
+            return nn.Conv2d(student, teacher, 1)
+        if student != teacher:
+            raise ValueError(f'`{type(self).__name__}` with `project=False` needs maps of one width, got {student} '
+                             f'channels of the student and {teacher} of the teacher on level {level}; take '
+                             '`project=None`, which learns a 1x1 convolution between them.')
+        return nn.Identity()
+
+    def unweighted(self, aligned: AlignedMaps, *, epoch: int) -> Tensor:
+        if not self.projectors:
+            raise RuntimeError(f'`{type(self).__name__}` does not know the widths of its maps yet: call '
+                               '`build_parts(widths)` once, before training.')
+        levels = len(self.projectors), len(aligned.student), len(aligned.teacher)
+        if len(set(levels)) > 1:
+            raise ValueError(f'`{type(self).__name__}` was built for {levels[0]} levels, got {levels[1]} of the '
+                             f'student and {levels[2]} of the teacher; give the levels whose widths it was built for.')
+        pairs = zip(self.projected(aligned.student), aligned.teacher, strict=True)
+        return torch.stack([self.per_image(student, teacher).mean() for student, teacher in pairs]).sum()
+
+    def of_student(self, aligned: AlignedMaps) -> list[Tensor]:
+        return list(aligned.student)
+
+    def projected(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The student's maps in the teacher's width, shape ``(N, d_t, h, w)`` each."""
+        return [projector(level) for projector, level in zip(self.projectors, maps, strict=True)]
+
+    @abstractmethod
+    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Loss of each image on one level, shape ``(N,)``, ``N >= 1``, float32."""
+
+
+@MODELS.register_module()
+class L2Loss(MapLoss):
+    """Mean squared difference of the maps, summed over the levels (the hint of FitNet, arXiv 1412.6550)."""
+
+    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return l2_loss(student, teacher)
+
+
+@MODELS.register_module()
+class PKDLoss(MapLoss):
+    """Lack of correlation of each channel with the teacher's, summed over the levels (PKD, arXiv 2207.02039).
+
+    It is of the images of one process together: under DDP the loss is the mean of the ranks' own values, not the value
+    of the joined batch. Scale and offset of a channel do not count, so that it suits a teacher of another architecture.
+    """
+
+    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return pkd_loss(student, teacher)
