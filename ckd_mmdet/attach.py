@@ -135,8 +135,8 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
         teacher_checkpoint: Path or address of its weights; of an ``mmdet::`` config the model zoo's by default.
         loss_weight: Instead of the recipe's, for every method that has none of its own: a number, a schedule, or
             ``'balance:0.5'``, see :class:`ckd_mmdet.losses.Weight`.
-        selector: Instead of the recipe's, where rows are paired: ``'Foreground'``, ``'TeacherTopK:512'``, several in turn joined by ``+`` or
-            in a list; or configs of them.
+        selector: Instead of the recipe's, where rows are paired: ``'Foreground'``, ``'TeacherTopK:512'``, several in
+            turn joined by ``+`` or in a list; or configs of them.
         class_map: As the teacher's, see :func:`ckd_mmdet.classes.match_classes`; by default ``'name'`` where the
             class names of the two configs differ.
 

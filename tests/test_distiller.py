@@ -565,7 +565,7 @@ def test_a_selector_of_maps_is_refused(taught: dict) -> None:
     model = distilled(toy_config('faster_rcnn'), taught)
     model['alignments']['roi'] = dict(aligner=dict(type='NeckAligner'), losses=dict(loss_l2=dict(type='L2Loss')),
                                       selector=dict(type='All'))
-    with pytest.raises(ValueError, match='`alignments.roi` pairs whole maps by a NeckAligner, which a `selector` cannot'):
+    with pytest.raises(ValueError, match='pairs whole maps by a NeckAligner, which a `selector` cannot choose from'):
         toy_model(model)
 
 

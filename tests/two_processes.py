@@ -87,9 +87,9 @@ def alone(loss: DistillLoss, features: Tensor, teacher: Tensor) -> list[float]:
 
 
 def main(config: str, learning: str, work_dir: str) -> None:
-    for name, config, options in (('as_is', config, []), ('learned', learning, []),
+    for name, path, options in (('as_is', config, []), ('learned', learning, []),
                                   ('find_unused', config, ['--cfg-options', 'find_unused_parameters=True'])):
-        sys.argv = [str(TRAIN), config, '--work-dir', f'{work_dir}/{name}', '--launcher', 'pytorch', *options]
+        sys.argv = [str(TRAIN), path, '--work-dir', f'{work_dir}/{name}', '--launcher', 'pytorch', *options]
         runpy.run_path(str(TRAIN), run_name='__main__')
     told = [None, None]
     distributed.all_gather_object(told, runs)
