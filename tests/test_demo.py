@@ -13,9 +13,9 @@ from ckd_mmdet.demo import main as demo
 from ckd_mmdet.demo import plan
 from ckd_mmdet.demo.picture import Boxes, draw, iou, match, read_truth
 from ckd_mmdet.demo.plan import Run, Settings, keep_settings, make_runs
-from ckd_mmdet.demo.processes import Job, JobFailed, only_one, run_together
-from ckd_mmdet.demo.progress import Progress, remaining
 from ckd_mmdet.demo.report import Result, find_scores, step_seconds, steps_done, table, verdict, write_report
+from ckd_mmdet.trainings.processes import Job, JobFailed, only_one, run_together
+from ckd_mmdet.trainings.progress import Progress, remaining
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -226,7 +226,7 @@ def test_a_job_gets_its_threads(tmp_path: Path) -> None:
 def test_a_second_demo_is_kept_out_while_a_job_of_a_killed_one_lives(tmp_path: Path) -> None:
     mark = tmp_path / 'mark'
     job = f'Job("job", [sys.executable, "-c", {leave_a_mark(mark)!r}], Path({str(tmp_path / "log")!r}), 1)'
-    killed = (f'from ckd_mmdet.demo.processes import *\nfrom pathlib import Path\nimport os, sys\n'
+    killed = (f'from ckd_mmdet.trainings.processes import *\nfrom pathlib import Path\nimport os, sys\n'
               f'with only_one(Path({str(tmp_path)!r})) as lock:\n'
               f'    run_together([{job}], lambda: Path({str(mark)!r}).exists() and os.kill(os.getpid(), 9), lock)')
     assert subprocess.run([sys.executable, '-c', killed]).returncode == -9

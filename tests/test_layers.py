@@ -24,11 +24,13 @@ ALLOWED = {  # beside the standard library and the part's own folder
                            'ckd_mmdet.registry', 'mmengine.config', 'mmengine.structures', 'mmdet'},
     'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
 }
-ABOVE = {'alignment', 'attach', 'balance', 'teacher', 'distiller', 'hooks', 'config', 'export'}  # all of the above, and mmengine
+# all of the above, and mmengine
+ABOVE = {'alignment', 'attach', 'balance', 'config', 'distiller', 'export', 'hooks', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 FREE = {'compat',  # other people's versions
-        'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}  # commands: nothing of the library imports them
+        # commands: nothing of the library imports them
+        'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}
 
 
 def imports(file: Path) -> Iterator[str]:

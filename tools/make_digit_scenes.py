@@ -3,22 +3,37 @@
 import argparse
 from pathlib import Path
 
-from ckd_mmdet.datasets.digit_scenes import make_digit_scenes
+from ckd_mmdet.datasets.digit_scenes import HARD, PLAIN, make_digit_scenes
+
+DEFAULTS = {
+    False: {'out': Path('data/digit_scenes'), 'size': 128, 'drawing': PLAIN},
+    True: {'out': Path('data/digit_scenes_hard'), 'size': 192, 'drawing': HARD},
+}
+"""Of the plain set and of the hard one."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    parser.add_argument(
+        '--hard',
+        action='store_true',
+        help='more digits an image, smaller, fainter and partly hidden by others',
     )
-    parser.add_argument('--out', type=Path, default='data/digit_scenes', help='folder to write')
-    parser.add_argument('--train', type=int, default=1200, help='number of training images')
-    parser.add_argument('--val', type=int, default=300, help='number of validation images')
-    parser.add_argument('--size', type=int, default=128, help='side of the images in pixels')
-    parser.add_argument('--seed', type=int, default=0, help='same seed, same bytes')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder to write (default: data/digit_scenes, or data/digit_scenes_hard with --hard)',
+    )
+    parser.add_argument('--train', type=int, help='number of training images (default: 1200)')
+    parser.add_argument('--val', type=int, help='number of validation images (default: 300)')
+    parser.add_argument(
+        '--size', type=int, help='side of the images in pixels (default: 128, or 192 with --hard)'
+    )
+    parser.add_argument('--seed', type=int, help='same seed, same bytes (default: 0)')
     parser.add_argument('--force', action='store_true', help='replace a set that is already there')
-    options = parser.parse_args()
+    given = vars(parser.parse_args())
     try:
-        make_digit_scenes(**vars(options))
+        make_digit_scenes(**{**DEFAULTS[given.pop('hard', False)], **given})
     except ValueError as error:
         parser.error(str(error))
 

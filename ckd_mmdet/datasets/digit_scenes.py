@@ -8,12 +8,16 @@ What the training split sees, the validation split never sees: each class's digi
 (:func:`digit_samples`), and so is the area of each photograph (:func:`photo_regions`). Every scene
 is drawn from its own random stream, seeded by ``(seed, split, index)``; a smaller set is therefore
 the beginning of a larger one.
+
+:data:`PLAIN` and :data:`HARD` say how the two sets are drawn. In either, as in COCO, a digit's mask
+and box are those of its visible part, and what is no longer to be recognised is not annotated:
+:data:`HARD` lays no digit where it would hide more than half of another, so that none is.
 """
 
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +56,11 @@ class Drawing:
         crop: Side of the crop of the photograph, in the photograph's pixels; at most 142, the least
             height in :func:`photo_regions`. The crop is then scaled to the image.
         noise: Standard deviation of the Gaussian noise, with channels in 0 to 255.
+        most_contrast: Greatest distance of that kind; stronger colours are moved towards the
+            background. None: no limit.
+        stacked: Probability that a digit is placed where its rectangle meets an earlier one's; the
+            other digits lie anywhere. None: all of them do.
+        most_hidden: Largest share of any digit's strokes that later digits may hide. None: no limit.
     """
 
     digits: tuple[int, int] = (2, 6)
@@ -61,6 +70,24 @@ class Drawing:
     overlap: float = 0.2
     crop: tuple[int, int] = (80, 140)
     noise: float = 8.0
+    # None also keeps these out of a set's settings, so that plain sets written before still match.
+    most_contrast: float | None = None
+    stacked: float | None = None
+    most_hidden: float | None = None
+
+
+PLAIN = Drawing()
+# For images of 192 pixels: more digits, smaller in the image, fainter, and three tenths of them partly hidden.
+HARD = Drawing(
+    digits=(6, 12),
+    digit_size=(0.09, 0.22),
+    opacity=(0.8, 1.0),
+    contrast=50.0,
+    overlap=0.6,
+    most_contrast=140.0,
+    stacked=0.5,
+    most_hidden=0.5,
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +98,22 @@ class Digit:
         label: 0 to 9.
         sample: Index in ``load_digits()``.
         mask: The stroke pixels that no later digit covers, bool, shape ``(h, w)``.
+        strokes: All its stroke pixels, those that later digits cover too; of the same shape.
     """
 
     label: int
     sample: int
     mask: np.ndarray
+    strokes: np.ndarray
+
+    @property
+    def hidden(self) -> float:
+        """Share of the strokes that later digits cover."""
+        return 1 - float(self.mask.sum() / self.strokes.sum())
+
+    def under(self, mask: np.ndarray) -> 'Digit':
+        """This digit after another was painted where ``mask`` is true."""
+        return replace(self, mask=self.mask & ~mask)
 
 
 @dataclass(frozen=True)
@@ -149,22 +187,19 @@ def draw_scene(
 
     A digit that finds no room after many tries is left out, but a scene always has room for two.
     """
-    drawing = drawing or Drawing()
+    drawing = drawing or PLAIN
     rng = np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
     photo, crop, canvas = _draw_background(rng, split, size, drawing)
 
     digits: list[Digit] = []
     rectangles: list[Box] = []
     for _ in range(rng.integers(*drawing.digits, endpoint=True)):
-        placed = _place_digit(rng, split, size, drawing, rectangles)
+        placed = _place_digit(rng, split, size, drawing, digits, rectangles)
         if placed is None:
             continue
-        label, sample, alpha, rectangle = placed
+        digit, alpha, rectangle = placed
         _paint(rng, canvas, alpha, rectangle, drawing)
-        mask = np.zeros((size, size), dtype=bool)
-        _window(mask, rectangle)[...] = alpha >= 0.5
-        digits = [Digit(earlier.label, earlier.sample, earlier.mask & ~mask) for earlier in digits]
-        digits.append(Digit(label, sample, mask))
+        digits = [*(earlier.under(digit.mask) for earlier in digits), digit]
         rectangles.append(rectangle)
 
     canvas += rng.normal(0, drawing.noise, canvas.shape)
@@ -204,26 +239,51 @@ def _place_digit(
     split: str,
     size: int,
     drawing: Drawing,
+    digits: Sequence[Digit],
     rectangles: Sequence[Box],
     tries: int = 50,
-) -> tuple[int, int, np.ndarray, Box] | None:
-    """Draw a digit, then its size and place until it fits beside the others.
+) -> tuple[Digit, np.ndarray, Box] | None:
+    """Draw a digit, then its size and place until it fits beside the others, or over them.
 
     Returns:
-        Its label, sample, coverage and rectangle; None if it never fitted.
+        The digit, its coverage and its rectangle; None if it never fitted.
     """
     images, _ = _handwriting()
     label = int(rng.integers(len(CLASSES)))
     sample = int(rng.choice(digit_samples(split)[label]))
+    stacked = drawing.stacked is not None and rectangles and rng.random() < drawing.stacked
     for _ in range(tries):
         alpha = _stroke_coverage(images[sample], size * rng.uniform(*drawing.digit_size))
         height, width = alpha.shape
-        x = int(rng.integers(size - width, endpoint=True))
-        y = int(rng.integers(size - height, endpoint=True))
+        lowest, highest = (0, 0), (size - width, size - height)
+        if stacked:
+            below = rectangles[int(rng.integers(len(rectangles)))]
+            lowest, highest = _meeting_places(below, width, height, size)
+        x = int(rng.integers(lowest[0], highest[0], endpoint=True))
+        y = int(rng.integers(lowest[1], highest[1], endpoint=True))
         rectangle = (x, y, width, height)
-        if _largest_covered_share([*rectangles, rectangle]) <= drawing.overlap:
-            return label, sample, alpha, rectangle
+        if _largest_covered_share([*rectangles, rectangle]) > drawing.overlap:
+            continue
+        mask = np.zeros((size, size), dtype=bool)
+        _window(mask, rectangle)[...] = alpha >= 0.5
+        if drawing.most_hidden is None or _largest_hidden_share(digits, mask) <= drawing.most_hidden:
+            return Digit(label, sample, mask, mask), alpha, rectangle
     return None
+
+
+def _meeting_places(
+    below: Box, width: int, height: int, size: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Least and greatest ``(x, y)`` at which a rectangle in the image shares a pixel with ``below``."""
+    x, y, width_below, height_below = below
+    lowest = max(0, x - width + 1), max(0, y - height + 1)
+    highest = min(size - width, x + width_below - 1), min(size - height, y + height_below - 1)
+    return lowest, highest
+
+
+def _largest_hidden_share(digits: Sequence[Digit], mask: np.ndarray) -> float:
+    """Largest hidden share of any one digit after another is painted where ``mask`` is true."""
+    return max((digit.under(mask).hidden for digit in digits), default=0.0)
 
 
 def _stroke_coverage(ink: np.ndarray, side: float) -> np.ndarray:
@@ -262,11 +322,16 @@ def _paint(
 ) -> None:
     """Blend the strokes into the canvas, in a random colour unlike what lies behind them."""
     behind = _window(canvas, rectangle)
+    background = behind[alpha >= 0.5].mean(axis=0)
     opacity = rng.uniform(*drawing.opacity)
     colours = rng.uniform(0, 255, (16, 3))
-    contrasts = opacity * np.linalg.norm(colours - behind[alpha >= 0.5].mean(axis=0), axis=1)
+    contrasts = opacity * np.linalg.norm(colours - background, axis=1)
     # The first colour with enough contrast, or the one with most.
-    colour = colours[np.argmax(np.minimum(contrasts, drawing.contrast))]
+    chosen = np.argmax(np.minimum(contrasts, drawing.contrast))
+    colour = colours[chosen]
+    if drawing.most_contrast is not None:
+        wanted = rng.uniform(drawing.contrast, drawing.most_contrast)
+        colour = background + min(1.0, wanted / contrasts[chosen]) * (colour - background)
     blend = opacity * alpha[..., None]
     behind[...] = (1 - blend) * behind + blend * colour
 
@@ -283,6 +348,7 @@ def make_digit_scenes(
     val: int = 300,
     size: int = 128,
     seed: int = 0,
+    drawing: Drawing = PLAIN,
     force: bool = False,
 ) -> Path:
     """Write a DigitScenes set to ``out`` in COCO's format, unless it is already there.
@@ -297,6 +363,7 @@ def make_digit_scenes(
         val: Number of validation images.
         size: Side of the square images in pixels, at least 64.
         seed: Same seed, same bytes.
+        drawing: How the scenes are drawn, ``PLAIN`` or ``HARD`` for example.
         force: Draw again even if ``out`` holds a complete set, be it the same or another.
 
     Returns:
@@ -314,7 +381,7 @@ def make_digit_scenes(
         'val': val,
         'size': size,
         'seed': seed,
-        'drawing': asdict(Drawing()),
+        'drawing': {name: value for name, value in asdict(drawing).items() if value is not None},
     }
     # As they will be found on disk, with lists for tuples.
     settings = json.loads(json.dumps(settings))
@@ -323,7 +390,7 @@ def make_digit_scenes(
         return out
     _check_replaceable(out)
     try:
-        _write_and_move(out.resolve(), settings)
+        _write_and_move(out.resolve(), settings, drawing)
     except OSError as error:
         raise ValueError(
             f'`--out` needs a folder that can be written; {out} cannot ({error}); '
@@ -396,14 +463,19 @@ def _check_replaceable(out: Path) -> None:
             )
 
 
-def _write_and_move(out: Path, settings: dict) -> None:
+def _write_and_move(out: Path, settings: dict, drawing: Drawing) -> None:
     """Write the set beside ``out``, then put it in the place of whatever ``out`` holds."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent) as workshop:
         fresh = Path(workshop) / 'fresh'
         for split in SPLITS:
             _write_split(
-                fresh, split, settings[split], size=settings['size'], seed=settings['seed']
+                fresh,
+                split,
+                settings[split],
+                size=settings['size'],
+                seed=settings['seed'],
+                drawing=drawing,
             )
         (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + '\n')
         if out.exists():
@@ -411,13 +483,13 @@ def _write_and_move(out: Path, settings: dict) -> None:
         fresh.rename(out)
 
 
-def _write_split(root: Path, split: str, count: int, *, size: int, seed: int) -> None:
+def _write_split(root: Path, split: str, count: int, *, size: int, seed: int, drawing: Drawing) -> None:
     (root / split).mkdir(parents=True)
     (root / 'annotations').mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
     for index in tqdm(range(count), desc=f'DigitScenes {split}', unit='image'):
-        scene = draw_scene(split, index, size=size, seed=seed)
+        scene = draw_scene(split, index, size=size, seed=seed, drawing=drawing)
         # Noise hardly compresses, so that a higher level would only cost time.
         Image.fromarray(scene.image).save(root / split / _image_name(index), compress_level=1)
         images.append(_image_record(scene, index))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from ckd_mmdet.demo import plan, report
 from ckd_mmdet.demo.detect import count_parameters, detect, load_student
 from ckd_mmdet.demo.picture import draw, read_truth
 from ckd_mmdet.demo.plan import Run, Settings
-from ckd_mmdet.demo.processes import Job, only_one, run_together
-from ckd_mmdet.demo.progress import Progress
+from ckd_mmdet.trainings.logs import scalar_files
+from ckd_mmdet.trainings.processes import Job, cores, only_one, run_together
+from ckd_mmdet.trainings.progress import Progress
 from tqdm import tqdm
 
 DATA_SECONDS, PICTURE_SECONDS = 10.0, 10.0
@@ -69,7 +69,7 @@ class Stage:
         """Do what is not yet done, after ``past`` seconds of the plan."""
         for jobs in self.jobs(bar):
             base = {run.name: run.last_epoch() for run in self.runs}
-            logs = {run.name: report.scalar_files(run.work_dir) for run in self.runs}
+            logs = {run.name: scalar_files(run.work_dir) for run in self.runs}
 
             def watch(base: dict = base, logs: dict = logs) -> None:
                 steps = {run: report.steps_done(run.work_dir, logs[run.name]) or base[run.name] * run.epoch_steps
@@ -102,8 +102,7 @@ def make_stages(settings: Settings, runs: dict[str, Run]) -> list[Stage]:
 
 def threads(side_by_side: int) -> int:
     """Threads for each of so many runs at a time. More than eight do not help models of this size."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(8, max(1, cores // max(1, side_by_side)))
+    return min(8, max(1, cores() // max(1, side_by_side)))
 
 
 def _job(run: Run, command: list[str], with_threads: int) -> Job:

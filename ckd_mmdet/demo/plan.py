@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckd_mmdet.config import read_config
+from ckd_mmdet.trainings.logs import whole_epochs
 from mmengine.config import Config
 
 CONFIGS = {
@@ -87,13 +88,8 @@ class Run:
         return f'{step / self.steps:.0%}' if step else 'starts'
 
     def last_epoch(self) -> int:
-        """The last epoch with a whole checkpoint, 0 where there is none.
-
-        A run that is killed while it writes a checkpoint leaves a part of a file, which is no zip archive.
-        """
-        whole = [int(path.stem.removeprefix('epoch_')) for path in self.work_dir.glob('epoch_*.pth')
-                 if zipfile.is_zipfile(path)]
-        return max(whole, default=0)
+        """The last epoch with a whole checkpoint, 0 where there is none."""
+        return max(whole_epochs(self.work_dir), default=0)
 
     def checkpoint(self, epoch: int) -> Path:
         return self.work_dir / f'epoch_{epoch}.pth'

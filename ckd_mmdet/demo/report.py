@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckd_mmdet.demo.plan import Run
+from ckd_mmdet.trainings.logs import read_records, scalar_files
 
 SCORES = ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75')
 
@@ -29,18 +29,13 @@ class Result:
 def records(work_dir: Path) -> Iterator[dict]:
     """What mmengine logged of the run: its trainings, then what `tools/test.py` found."""
     for path in [*scalar_files(work_dir), *sorted(work_dir.glob('*/*.json'))]:
-        yield from _lines(path)
-
-
-def scalar_files(work_dir: Path) -> list[Path]:
-    """mmengine's logs of the run, one each time it was started, oldest first."""
-    return sorted(work_dir.glob('*/vis_data/scalars.json'))
+        yield from read_records(path)
 
 
 def steps_done(work_dir: Path, but: Sequence[Path] = ()) -> int:
     """The step logged last, 0 where none is; the files in ``but`` do not count."""
     steps = [record['step'] for path in scalar_files(work_dir) if path not in but
-             for record in _lines(path) if 'loss' in record]
+             for record in read_records(path) if 'loss' in record]
     return steps[-1] if steps else 0
 
 
@@ -112,13 +107,3 @@ def write_report(path: Path, results: dict[str, Result], *, picture: str, comman
              *(f'{title[0].upper()}{title[1:]}:\n\n```bash\n{command}\n```' for title, command in commands.items()),
              '## Settings', '\n'.join(f'- {name}: {value}' for name, value in settings.items())]
     path.write_text('\n\n'.join(parts) + '\n')
-
-
-def _lines(path: Path) -> list[dict]:
-    found = []
-    for line in path.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:  # the last line of a run that was killed, or that is writing now
-            continue
-    return [record for record in found if isinstance(record, dict)]

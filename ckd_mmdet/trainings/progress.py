@@ -1,4 +1,4 @@
-"""One progress bar over the whole demo, with the time that remains."""
+"""One progress bar over all that a command trains, with the time that remains."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from tqdm import tqdm
 class Progress:
     """A live bar on a terminal; elsewhere a line every ``interval`` seconds.
 
-    Progress counts in seconds of the plan's estimate. The remaining time is what the plan says, times how much slower
-    or faster than the plan this machine has been so far.
-
     Args:
-        total: Seconds that the plan gives to everything.
+        total: What ``done`` counts to: seconds that a plan gives to everything, or steps.
     """
 
     doubt = 30.0
@@ -44,12 +41,20 @@ class Progress:
         return time.monotonic() - self.started
 
     def show(self, done: float, text: str) -> None:
-        """Say that ``done`` seconds of the plan are done; ``text`` names what is being done."""
+        """Say that ``done`` seconds of the plan are done; ``text`` names what is being done.
+
+        The remaining time is what the plan says, times how much slower or faster than the plan this machine has been
+        so far.
+        """
         if self.first is None:
-            self.first = done  # what an earlier demo did
+            self.first = done  # what an earlier command did
+        self.show_left(done, remaining(self.total - done, done - self.first, self.elapsed, self.doubt), text)
+
+    def show_left(self, done: float, left: float | None, text: str) -> None:
+        """The same, where somebody else knows what is ``left`` in seconds, or that nobody knows yet."""
         self.bar.n = min(done, self.total)
-        left = tqdm.format_interval(remaining(self.total - done, done - self.first, self.elapsed, self.doubt))
-        self.bar.set_postfix_str(f'{left} left: {text}', refresh=self.live)
+        known = '?' if left is None else tqdm.format_interval(left)
+        self.bar.set_postfix_str(f'{known} left: {text}', refresh=self.live)
         if not self.live and self.elapsed >= self.printed + self.interval:
             self.printed = self.elapsed
             print(str(self.bar), file=self.stream, flush=True)

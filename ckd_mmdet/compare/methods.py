@@ -1,0 +1,180 @@
+"""A method of the matrix: from its name to the config that trains it, or to the reason why it cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import inspect
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ckd_mmdet.attach import METHODS, distill_config, student_options
+from ckd_mmdet.compare.schedule import check_loop, keep_records, scale_epochs
+from ckd_mmdet.config import DISTILLER, HOOK, add_hook, read_config, student_of
+from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.teacher import read_teacher_config
+from mmengine.config import Config
+
+ALONE = 'none'
+"""The student without a teacher, the reference of all the others."""
+SHARED = ('data_preprocessor', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'optim_wrapper',
+          'param_scheduler', 'load_from')
+"""Keys in which a whole config may not differ from the student's: the method is all that is compared."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the methods are applied to.
+
+    Args:
+        student: Config of a plain detector, a path or ``package::...``.
+        teacher: The same of the teacher.
+        checkpoint: Path or address of the teacher's weights.
+        epochs: Instead of the student's own.
+        options: ``--cfg-options`` of a distilled config; the student's own keys begin with ``model.student.``.
+    """
+
+    student: str
+    teacher: str
+    checkpoint: str
+    epochs: int | None
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with the whole config that trains it; without one it was refused."""
+
+    name: str
+    config: Config | None = None
+    refused: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """A name for files, different for different methods."""
+        return folder_name(self.name)
+
+    @property
+    def digest(self) -> str | None:
+        """Of the config, whatever the teacher's files are called: these have digests of their own."""
+        if self.config is None:
+            return None
+        cfg = copy.deepcopy(self.config.to_dict())
+        teacher = cfg['model'].get('teacher') if cfg['model'].get('type') == DISTILLER else None
+        for key in ('config', 'checkpoint'):
+            (teacher or {}).pop(key, None)
+        return digest(cfg)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """See that each name is a method, several joined by ``+`` and each perhaps with a weight, or a config.
+
+    Raises:
+        ValueError: If one is neither; the text lists what is known.
+    """
+    for name in names:
+        if is_config(name):
+            try:
+                read_config(name)
+            except (OSError, ValueError, AssertionError) as error:  # the last is mmengine's, of an unknown package
+                raise ValueError(f'`methods` has {name!r}, which is no readable config: {error}') from error
+            continue
+        unknown = [part for part in name.split('+') if part.partition(':')[0] not in METHODS]
+        if unknown and name != ALONE:
+            raise ValueError(f'`methods` has {name!r}, and {unknown[0]!r} is unknown; take of {ALONE}, '
+                             f'{", ".join(METHODS)}, several joined by +, each with a weight after a colon if it '
+                             'shall have another, or a config (a .py file, or package::...) of a distilled student.')
+
+
+def is_config(name: str) -> bool:
+    return '::' in name or name.endswith('.py')
+
+
+def make_method(name: str, pair: Pair) -> Method:
+    """Build the method's config as it will be trained; what the pair cannot give refuses the method, not the matrix."""
+    try:
+        cfg = _given_config(name, pair) if is_config(name) else _attached_config(name, pair)
+    except (ValueError, RuntimeError) as error:
+        return Method(name, refused=str(error))
+    if pair.epochs:
+        scale_epochs(cfg, pair.epochs)
+    keep_records(cfg)
+    cfg.pop('work_dir', None)
+    return Method(name, cfg)
+
+
+def student_config(pair: Pair) -> Config:
+    """The student's own config, with those of the options that are the student's.
+
+    Raises:
+        ValueError: If an option is no distilled config's, or the config does not suit a comparison.
+    """
+    known = ('type', *inspect.signature(Distiller.__init__).parameters)
+    for key in pair.options:
+        first, *rest = key.split('.')
+        if first == 'model' and (not rest or rest[0] not in known):
+            raise ValueError(f'`--cfg-options {key}=...` goes to every run, and that is a distilled one: write '
+                             f'{".".join(["model.student", *rest])}=... for the student.')
+    cfg = read_config(pair.student)
+    cfg.merge_from_dict(student_options(pair.options))
+    check_loop(cfg)
+    return cfg
+
+
+def folder_name(method: str) -> str:
+    stem = Path(method.rpartition('::')[2]).stem if is_config(method) else method
+    safe = re.sub(r'[^\w+.-]', '_', stem).lstrip('.-')[:60]
+    # two names that are written alike stay two folders
+    return safe if safe == method else f'{safe}-{hashlib.sha256(method.encode()).hexdigest()[:6]}'
+
+
+def digest(value: Any) -> str:
+    """The first 16 digits of the SHA-256 of its JSON."""
+    text = json.dumps(value.to_dict() if isinstance(value, Config) else value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _attached_config(name: str, pair: Pair) -> Config:
+    student = student_config(pair)
+    with contextlib.redirect_stdout(io.StringIO()):  # why each part was chosen stands in the config's `distillation`
+        cfg = distill_config(student, pair.teacher, name, teacher_checkpoint=pair.checkpoint)
+    if name != ALONE:
+        cfg.merge_from_dict(dict(pair.options))
+    return cfg
+
+
+def _given_config(name: str, pair: Pair) -> Config:
+    cfg = read_config(name)
+    if cfg.get('model', {}).get('type') != DISTILLER:
+        raise ValueError(f'{name} is no config of a distilled student, its `model` is a '
+                         f'{cfg.get("model", {}).get("type")}.')
+    cfg.merge_from_dict(dict(pair.options))
+    student = student_config(pair)
+    ours = {'model.student': student.model.to_dict(), **_shared(student)}
+    theirs = {'model.student': student_of(copy.deepcopy(cfg.model)).to_dict(), **_shared(cfg)}
+    differing = [key for key in ours if ours[key] != theirs[key]]
+    if differing:
+        raise ValueError(f'{name} differs from {pair.student} in {", ".join(f"`{key}`" for key in differing)}; a '
+                         'matrix compares methods, everything else has to be the same.')
+    teacher = cfg.model.get('teacher') or {}
+    wanted = read_teacher_config(pair.teacher).model
+    same = [one for one in ([teacher] if 'config' in teacher else teacher.values())
+            if read_teacher_config(one.config).model == wanted]
+    if not same:
+        raise ValueError(f'{name} has another teacher than {pair.teacher}; compare it in a matrix of its own.')
+    for one in same:
+        one.checkpoint = pair.checkpoint
+    add_hook(cfg)
+    return cfg
+
+
+def _shared(cfg: Config) -> dict[str, Any]:
+    found = {key: cfg.to_dict().get(key) for key in SHARED}
+    hooks = cfg.to_dict().get('custom_hooks') or []
+    return {**found, 'custom_hooks': [hook for hook in hooks if hook.get('type') not in (HOOK, 'DistillHook')]}

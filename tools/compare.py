@@ -1,0 +1,85 @@
+"""Compare distillation methods over seeds: every method trained alike, one table with intervals, two plots.
+
+Interrupted, the same command continues; more methods and seeds may join later. Without training, --report DIR writes
+the table and the plots of a matrix anew, from its finished runs.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+import ckd_mmdet.compat  # noqa: F401
+from mmengine.config import DictAction
+
+with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+    from ckd_mmdet.attach import METHODS
+    from ckd_mmdet.compare.main import default_out, run_matrix
+    from ckd_mmdet.compare.plan import METRIC, Settings
+    from ckd_mmdet.compare.report import Found, write_report
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('student', nargs='?', help='config of a plain detector, mmdet::... too')
+    parser.add_argument('--teacher', help='the config of the detector that teaches')
+    parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
+    parser.add_argument('--methods', nargs='+', metavar='METHOD',
+                        help=f'of none, {", ".join(METHODS)}, several joined by +; or whole configs of a distilled '
+                             'student. none, the student alone, is always among them')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
+    parser.add_argument('--epochs', type=int, help="instead of the student's own; its schedule shrinks with them")
+    parser.add_argument('--jobs', type=int, help='runs at a time (default: one a GPU, without GPUs one a core)')
+    parser.add_argument('--out', type=Path, help='(default: work_dirs/compare_STUDENT_TEACHER)')
+    parser.add_argument('--metric', help=f"key of what is compared in MMEngine's log (default: {METRIC})")
+    parser.add_argument('--keep', action='store_true', help='leave the checkpoints of finished runs too')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+                        help='override settings of every run, key=value; keys of the student: model.student...=')
+    parser.add_argument('--report', type=Path, metavar='DIR', help='train nothing, write the report of this matrix')
+    args = parser.parse_args()
+    if args.report is None:
+        lacking = [name for name in ('student', 'teacher', 'methods') if getattr(args, name) is None]
+        if lacking:
+            parser.error(f'needs STUDENT, --teacher and --methods, or --report DIR; not given: {", ".join(lacking)}')
+    elif args.student or args.teacher or args.methods:
+        parser.error('--report trains nothing; leave out STUDENT, --teacher and --methods')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    warnings.filterwarnings('ignore')  # of other people's code, while models are built
+    try:
+        out = args.report or args.out or default_out(args.student, args.teacher)
+        if args.report is not None:
+            found = write_report(out, args.metric)
+        else:
+            found = run_matrix(Settings(args.student, args.teacher, args.methods, args.seeds, out,
+                                        args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric or METRIC,
+                                        args.jobs, args.keep))
+    except KeyboardInterrupt:
+        print('\nInterrupted. The same command continues where it stopped.', file=sys.stderr)
+        sys.exit(130)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f'\n{error}')
+    show(found, out)
+
+
+def show(found: Found, out: Path) -> None:
+    print(f'\n{(out / "table.md").read_text()}\n{out}: table.md, table.csv, table.json, '
+          f'{", ".join(path.name for path in sorted(out.glob("*.png"))) or "no plots"}')
+    if found.failed:
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == '__main__':
+    main()
