@@ -1,7 +1,9 @@
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 from ckd_mmdet.datasets import digit_scenes
 from ckd_mmdet.datasets.digit_scenes import (
     CLASSES,
+    HARD,
+    PLAIN,
     SPLITS,
     Drawing,
+    Scene,
     digit_samples,
     draw_scene,
     make_digit_scenes,
@@ -42,9 +47,44 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_digit_scenes(tmp_path_factory.mktemp('small') / 'set', train=12, val=8)
 
 
+@pytest.fixture(scope='module')
+def hard_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('hard') / 'set'
+    return make_digit_scenes(folder, train=12, val=8, size=192, drawing=HARD)
+
+
+@pytest.fixture(scope='module', params=['small_set', 'hard_set'])
+def any_set(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope='module')
+def hard_scenes() -> list[Scene]:
+    return [draw_scene('train', index, size=192, seed=3, drawing=HARD) for index in range(60)]
+
+
+def pixels(image: Path) -> np.ndarray:
+    with Image.open(image) as opened:
+        return np.asarray(opened)
+
+
 def test_the_same_seed_gives_the_same_bytes(small_set: Path, tmp_path: Path) -> None:
     again = make_digit_scenes(tmp_path / 'again', train=12, val=8)
     assert contents(again) == contents(small_set)
+
+
+def test_the_same_seed_gives_the_same_bytes_of_the_hard_set(hard_set: Path, tmp_path: Path) -> None:
+    again = make_digit_scenes(tmp_path / 'again', train=12, val=8, size=192, drawing=HARD)
+    assert contents(again) == contents(hard_set)
+
+
+def test_the_plain_set_is_still_the_one_of_the_first_release(small_set: Path) -> None:
+    # From the code before there was a hard set. Of the images' pixels, as zlib's versions pack them differently.
+    assert [hashlib.sha256(part).hexdigest()[:16] for part in (
+        (small_set / 'digit_scenes.json').read_bytes(),
+        b''.join((small_set / 'annotations' / f'{split}.json').read_bytes() for split in SPLITS),
+        b''.join(pixels(path).tobytes() for path in sorted(small_set.rglob('*.png'))),
+    )] == ['78cdd98794b937a5', 'e23acd4660968cea', 'c0b26a8b28e89515']
 
 
 def test_another_seed_gives_other_images(small_set: Path, tmp_path: Path) -> None:
@@ -83,8 +123,8 @@ def test_no_region_of_a_photograph_of_val_occurs_in_train() -> None:
 
 
 @pytest.mark.parametrize('split', SPLITS)
-def test_images_are_drawn_from_their_own_split_only(small_set: Path, split: str) -> None:
-    written = annotations(small_set, split)
+def test_images_are_drawn_from_their_own_split_only(any_set: Path, split: str) -> None:
+    written = annotations(any_set, split)
     for annotation in written['annotations']:
         assert annotation['sample'] in digit_samples(split)[annotation['category_id'] - 1]
     for image in written['images']:
@@ -95,15 +135,14 @@ def test_images_are_drawn_from_their_own_split_only(small_set: Path, split: str)
 
 
 @pytest.mark.parametrize('split', SPLITS)
-def test_boxes_are_tight_around_the_masks_and_areas_count_their_pixels(
-    small_set: Path, split: str
-) -> None:
-    coco = COCO(small_set / 'annotations' / f'{split}.json')
+def test_boxes_are_tight_around_the_masks_and_areas_count_their_pixels(any_set: Path, split: str) -> None:
+    coco = COCO(any_set / 'annotations' / f'{split}.json')
     assert coco.anns
     for annotation in coco.anns.values():
         mask = coco.annToMask(annotation)
         rows, columns = np.nonzero(mask)
-        assert mask.shape == (128, 128)
+        image = coco.imgs[annotation['image_id']]
+        assert mask.shape == (image['height'], image['width'])
         assert isinstance(annotation['segmentation']['counts'], str)
         x, y, width, height = annotation['bbox']
         assert (x, x + width) == (columns.min(), columns.max() + 1)
@@ -147,6 +186,72 @@ def test_a_crowded_scene_still_has_two_digits() -> None:
     scenes = [draw_scene('train', i, size=64, seed=0, drawing=crowded) for i in range(10)]
     counts = [len(scene.digits) for scene in scenes]
     assert min(counts) >= 2 and max(counts) < 6
+
+
+def test_hard_scenes_hold_six_to_twelve_digits_smaller_in_the_image_than_plain_ones(hard_scenes: list[Scene]) -> None:
+    sides = [max(rows.max() - rows.min(), columns.max() - columns.min()) + 1
+             for scene in hard_scenes for digit in scene.digits
+             for rows, columns in [np.nonzero(digit.strokes)]]
+    assert {len(scene.digits) for scene in hard_scenes} == set(range(6, 13))
+    # Written in squares of 17 to 42 pixels; strokes end a little within them, or a little beyond.
+    assert 11 <= min(sides) <= 21 and 38 <= max(sides) <= 46
+    assert HARD.digit_size[0] < PLAIN.digit_size[0] and HARD.digit_size[1] < PLAIN.digit_size[1]
+
+
+def test_a_quarter_of_the_hard_digits_is_partly_hidden_and_none_more_than_half(hard_scenes: list[Scene]) -> None:
+    hidden = np.array([digit.hidden for scene in hard_scenes for digit in scene.digits])
+    assert 0.2 < (hidden > 0).mean() < 0.4
+    assert 0.07 < (hidden > 0.1).mean() < 0.25
+    assert 0.4 < hidden.max() <= HARD.most_hidden
+    plain = [digit.hidden for i in range(60) for digit in draw_scene('train', i, size=128, seed=3).digits]
+    assert np.mean(np.array(plain) > 0) < 0.1
+
+
+def test_what_is_hidden_of_a_digit_is_what_later_ones_cover(hard_scenes: list[Scene]) -> None:
+    for scene in hard_scenes:
+        for index, digit in enumerate(scene.digits):
+            later = np.zeros_like(digit.strokes)
+            for other in scene.digits[index + 1:]:
+                later |= other.strokes
+            np.testing.assert_array_equal(digit.mask, digit.strokes & ~later)
+            assert digit.hidden == pytest.approx((digit.strokes & later).sum() / digit.strokes.sum())
+
+
+@pytest.mark.parametrize('most_hidden', [0.0, 0.2])
+def test_a_digit_that_would_hide_too_much_goes_elsewhere(most_hidden: float) -> None:
+    drawing = replace(HARD, most_hidden=most_hidden)
+    scenes = [draw_scene('train', index, size=192, seed=3, drawing=drawing) for index in range(20)]
+    assert max(digit.hidden for scene in scenes for digit in scene.digits) <= most_hidden
+
+
+@pytest.mark.parametrize('stacked', [0.0, 1.0])
+def test_stacked_digits_meet_an_earlier_one(stacked: float) -> None:
+    drawing = replace(HARD, stacked=stacked, digits=(2, 2), digit_size=(0.08, 0.08))
+    meeting = 0
+    for index in range(50):
+        one, other = draw_scene('train', index, size=192, seed=0, drawing=drawing).digits
+        meeting += touches(one.strokes, other.strokes)
+    assert meeting == 50 if stacked else meeting < 10
+
+
+def touches(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the two masks' bounding boxes, with the soft edges around them, share a pixel."""
+    (top, left), (bottom, right) = (np.argwhere(one).min(axis=0) - 2, np.argwhere(one).max(axis=0) + 2)
+    return bool(((np.argwhere(other).max(axis=0) + 2 >= (top, left))
+                 & (np.argwhere(other).min(axis=0) - 2 <= (bottom, right))).all())
+
+
+def test_hard_digits_are_fainter_than_plain_ones_but_not_too_faint() -> None:
+    rng, stroke = np.random.default_rng(0), np.ones((20, 20))
+    contrasts: dict[Drawing, list[float]] = {PLAIN: [], HARD: []}
+    for drawing, found in contrasts.items():
+        for _ in range(200):
+            canvas = np.full((20, 20, 3), 127.0)
+            digit_scenes._paint(rng, canvas, stroke, (0, 0, 20, 20), drawing)
+            found.append(float(np.linalg.norm(canvas[0, 0] - 127)))
+    assert min(contrasts[HARD]) >= HARD.contrast - 1e-9
+    assert HARD.contrast + 60 < max(contrasts[HARD]) <= HARD.most_contrast + 1e-9
+    assert np.mean(contrasts[HARD]) < np.mean(contrasts[PLAIN]) - 5
 
 
 def test_every_digit_differs_from_what_lies_behind_it() -> None:
@@ -206,6 +311,12 @@ def test_a_set_with_other_settings_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         make_digit_scenes(out, train=3, val=1)
     assert contents(out) == before
+
+
+def test_a_plain_set_is_not_taken_for_a_hard_one(tmp_path: Path) -> None:
+    out = make_digit_scenes(tmp_path / 'set', train=1, val=1)
+    with pytest.raises(ValueError, match=r"`--out` .* with drawing \{'digits': \[2, 6\].* instead of .*\[6, 12\]"):
+        make_digit_scenes(out, train=1, val=1, drawing=HARD)
 
 
 def test_force_replaces_a_set_with_other_settings(tmp_path: Path) -> None:
@@ -301,6 +412,20 @@ def test_the_tool_writes_the_same_set_as_the_function(small_set: Path, tmp_path:
     assert contents(tmp_path / 'set') == contents(small_set)
 
 
+def test_the_tool_writes_the_hard_set_with_its_own_size_and_folder(hard_set: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, ROOT / 'tools/make_digit_scenes.py', '--hard', '--train', '12', '--val', '8']
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / 'data/digit_scenes_hard') == contents(hard_set)
+
+
+def test_the_tools_help_says_the_defaults_of_both_sets() -> None:
+    shown = ' '.join(run_tool('--help').stdout.split())
+    assert '128, or 192 with --hard' in shown and 'data/digit_scenes_hard with --hard' in shown
+    assert 'training images (default: 1200)' in shown and 'validation images (default: 300)' in shown
+
+
 def test_the_tool_reports_a_wrong_argument_without_a_traceback(tmp_path: Path) -> None:
     failed = run_tool('--out', str(tmp_path / 'set'), '--size', '32')
     assert failed.returncode == 2
@@ -308,24 +433,24 @@ def test_the_tool_reports_a_wrong_argument_without_a_traceback(tmp_path: Path) -
 
 
 @pytest.mark.parametrize('split', SPLITS)
-def test_mmdets_coco_dataset_reads_images_boxes_and_masks(small_set: Path, split: str) -> None:
+def test_mmdets_coco_dataset_reads_images_boxes_and_masks(any_set: Path, split: str) -> None:
     import ckd_mmdet.compat  # noqa: F401, I001  (mmdet needs its stand-ins for compiled operations)
     from mmcv.transforms import LoadImageFromFile
     from mmdet.datasets import CocoDataset
     from mmdet.datasets.transforms import LoadAnnotations
 
     dataset = CocoDataset(
-        data_root=str(small_set),
+        data_root=str(any_set),
         ann_file=f'annotations/{split}.json',
         data_prefix={'img': f'{split}/'},
         metainfo={'classes': CLASSES},
         pipeline=[LoadImageFromFile(), LoadAnnotations(with_bbox=True, with_mask=True)],
     )
-    written = annotations(small_set, split)
+    written = annotations(any_set, split)
     assert len(dataset) == len(written['images'])
     for sample, image in zip(dataset, written['images'], strict=True):
         expected = [entry for entry in written['annotations'] if entry['image_id'] == image['id']]
-        assert sample['img'].shape == (128, 128, 3)
+        assert sample['img'].shape == (image['height'], image['width'], 3)
         labels = [entry['category_id'] - 1 for entry in expected]
         assert sample['gt_bboxes_labels'].tolist() == labels
         corners = [(x, y, x + w, y + h) for x, y, w, h in (entry['bbox'] for entry in expected)]
