@@ -41,6 +41,8 @@ def run_together(jobs: Sequence[Job], watch: Callable[[], None], lock: int | Non
     Raises:
         JobFailed: If one of the jobs fails.
     """
+    import yapf  # noqa: F401  fills its cache: jobs that fill it at once can read half of it
+
     running: dict[subprocess.Popen, Job] = {}
     try:
         for job in jobs:
