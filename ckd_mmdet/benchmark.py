@@ -8,17 +8,15 @@ optimizer) is the same.
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
-import re
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +34,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 PROPOSALS = ('trained', 'fixed')
@@ -324,29 +323,33 @@ def measure_seconds(steps: Steps, rounds: int, warm_up: int) -> dict[str, list[f
 
 
 def measure_memory(setting: Setting, variant: str) -> float:
-    """Peak MB of a process that does nothing but a few steps of one variant.
+    """Peak MB that PyTorch allocates in a process that does nothing but a few steps of one variant.
 
-    A new process each: resident memory only ever grows. On the CPU all that is resident counts (Python and its
-    libraries too), on a GPU what PyTorch allocated there.
+    Weights, gradients and the optimizer's state count, the Python process and its libraries do not. What the process
+    holds resident is no measure on the CPU: from run to run it differs by hundreds of MB, as the allocator
+    of the C library happens to keep pages.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as process:
         return process.submit(_peak_memory, setting, variant).result()
 
 
 def _peak_memory(setting: Setting, variant: str) -> float:
-    steps = Steps(setting, with_teacher=variant != 'alone')
-    for seed in range(MEMORY_STEPS):
-        steps(variant, seed)
-    if steps.device.type == 'cuda':
-        return torch.cuda.max_memory_allocated(steps.device) / 2**20
-    return _peak_resident_memory()
+    on_gpu = setting.device.startswith('cuda')
+    with nullcontext() if on_gpu else profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        steps = Steps(setting, with_teacher=variant != 'alone')
+        for seed in range(MEMORY_STEPS):
+            steps(variant, seed)
+    peak = torch.cuda.max_memory_allocated(steps.device) if on_gpu else _peak_allocated(profiled)
+    return peak / 2**20
 
 
-def _peak_resident_memory() -> float:
-    if sys.platform == 'linux':  # getrusage would count the process that started this one, up to `exec`
-        status = Path('/proc/self/status').read_text()
-        return int(re.search(r'VmHWM:\s*(\d+) kB', status)[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+def _peak_allocated(profiled: profile) -> int:
+    """Bytes; the trace has an event for each block that PyTorch allocates or frees, with the sum since the start."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'trace.json'
+        profiled.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())['traceEvents']
+    return max(event['args']['Total Allocated'] for event in events if event['name'] == '[memory]')
 
 
 def measure_checkpoints(distiller: Distiller) -> dict[str, float]:
@@ -418,16 +421,15 @@ def table(report: dict) -> str:
     setting, machine = report['setting'], report['machine']
     peaks = report['peak_memory_mb'] or {}
     rows = f"RoIs ({setting['proposals']} proposals)" if 'released_order' in report['seconds'] else 'anchors'
-    memory_name = 'resident' if machine['device'] == 'CPU' else 'GPU'
     lines = [
         f"{setting['config']}: {setting['batch']} images of {setting['size'][0]}x{setting['size'][1]}, "
         f"{report['rows']} {rows}, {'AMP' if setting['amp'] else 'float32'}",
         f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {setting['rounds']} rounds",
         '',
-        f'{"seconds a step":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}   peak {memory_name} MB']
+        f'{"seconds a step":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}   peak allocated MB']
     for name, spread in report['seconds'].items():
         peak = f'{peaks[name]:.0f}' if peaks else '-'
-        lines.append(_row(name, spread) + f'{peak:>{len(memory_name) + 11}}')
+        lines.append(_row(name, spread) + f'{peak:>20}')
     lines += ['', f'{"ratio within a round":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}']
     lines += [_row(name, spread) for name, spread in report['ratios'].items()]
     sizes = ', '.join(f'{name} {size:.1f}' for name, size in report['checkpoint_mb'].items())

@@ -1,6 +1,7 @@
 # mmdet's modules, which the tests import, need this first.
 import ckd_mmdet.compat  # noqa: F401
 import pytest
+import yapf  # noqa: F401  fills its cache before the workers start: two that fill it at once can read half of it
 
 # Fixtures import what they need: mmdet's import takes seconds, and the pure tests do without.
 

@@ -64,6 +64,8 @@ def run_in_turn(jobs: Sequence[Job], places: Sequence[Mapping[str, str]], starte
         watch: Called every ``interval`` seconds until all have ended.
         lock: A file descriptor that the jobs hold open as long as they live (see ``only_one``).
     """
+    import yapf  # noqa: F401  fills its cache: jobs that fill it at once can read half of it
+
     waiting, free = deque(jobs), deque(range(len(places)))
     running: dict[subprocess.Popen, tuple[Job, int]] = {}
     try:
