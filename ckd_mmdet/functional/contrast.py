@@ -20,6 +20,7 @@ def ckd_loss(
     negatives: str = 'teacher_student',
     terms: str = 'both',
     groups: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     r"""Contrastive loss of each sample: its own pair against the other samples of the batch.
 
@@ -41,6 +42,8 @@ def ckd_loss(
         terms: ``'intra'`` is :math:`-G_{ii} / \tau` alone, ``'inter'`` the logarithm of the sum over all ``j`` alone,
             ``'both'`` their sum.
         groups: Shape ``(n,)``; only samples with equal ids are contrasted. ``None``: the whole batch.
+        labels: Shape ``(n,)``; samples with the label of sample ``i``, beside ``i`` itself, leave its sum: pushing them
+            apart works against the classifier. Ours. ``None``: they are negatives as all others, as released.
 
     Returns:
         Loss of each sample, shape ``(n,)``, in at least float32. Empty for ``n = 0``; zero up to rounding for
@@ -54,9 +57,10 @@ def ckd_loss(
     one_of(negatives, NEGATIVES, 'negatives', 'ckd_loss')
     one_of(terms, TERMS, 'terms', 'ckd_loss')
     student, teacher = paired_logits(student, teacher, 'ckd_loss')
-    if groups is not None and groups.shape != student.shape[:1]:
-        raise ValueError(f'`ckd_loss` needs `groups` of shape ({len(student)},), one id a row, '
-                         f'got {tuple(groups.shape)}.')
+    for name, ids in (('groups', groups), ('labels', labels)):
+        if ids is not None and ids.shape != student.shape[:1]:
+            raise ValueError(f'`ckd_loss` needs `{name}` of shape ({len(student)},), one id a row, '
+                             f'got {tuple(ids.shape)}.')
 
     # autocast would run the matrix products in half precision: cosines near 1 would lose their differences
     with torch.autocast(student.device.type, enabled=False):
@@ -70,6 +74,9 @@ def ckd_loss(
             others = t @ s.T / temperature
         if groups is not None:
             others = others.masked_fill(groups[:, None] != groups[None, :], -torch.inf)
+        if labels is not None:
+            alike = (labels[:, None] == labels[None, :]).fill_diagonal_(False)
+            others = others.masked_fill(alike, -torch.inf)
         inter = others.logsumexp(1)
         if negatives == 'symmetric':
             inter = (inter + others.logsumexp(0)) / 2

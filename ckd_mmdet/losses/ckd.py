@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ckd_mmdet.functional import ckd_loss
 from ckd_mmdet.functional.checks import one_of, positive
 from ckd_mmdet.functional.contrast import NEGATIVES, TERMS
 from ckd_mmdet.registry import MODELS
-from ckd_mmdet.samples import AlignedSamples
+from ckd_mmdet.samples import AlignedSamples, is_foreground
 from torch import Tensor
 
 from .base import RowLoss
@@ -23,6 +25,10 @@ class CKDLoss(RowLoss):
             :func:`ckd_mmdet.functional.ckd_loss`.
         terms: ``'both'``, ``'intra'`` or ``'inter'``.
         within: Rows that are contrasted: ``'batch'``, as released, or only those of one ``'image'``.
+        same_label: What rows of one label are to each other: ``'negative'`` as all others, as released, or
+            ``'left_out'``; the background is a label too.
+        anchors: Rows whose loss counts: ``'all'``, as released, or ``'foreground'``, the rows that hold an object, with
+            every row as a negative.
         loss_weight: Factor of the mean over rows; released code uses 0.1 for detection, 10 to 100 for classification.
 
     Raises:
@@ -32,20 +38,35 @@ class CKDLoss(RowLoss):
     least_columns = 2  # one number has no direction
 
     def __init__(self, temperature: float = 1.0, negatives: str = 'teacher_student', terms: str = 'both',
-                 within: str = 'batch', loss_weight: float = 1.0) -> None:
+                 within: str = 'batch', same_label: str = 'negative', anchors: str = 'all',
+                 loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__(loss_weight)
         positive(temperature, 'temperature', 'CKDLoss')
         one_of(negatives, NEGATIVES, 'negatives', 'CKDLoss')
         one_of(terms, TERMS, 'terms', 'CKDLoss')
         one_of(within, ('batch', 'image'), 'within', 'CKDLoss')
+        one_of(same_label, ('negative', 'left_out'), 'same_label', 'CKDLoss')
+        one_of(anchors, ('all', 'foreground'), 'anchors', 'CKDLoss')
         self.temperature = temperature
         self.negatives = negatives
         self.terms = terms
         self.within = within
+        self.same_label = same_label
+        self.anchors = anchors
         if within == 'image':
             self.requires = self.requires | {'image_ids'}
+        if same_label == 'left_out' or anchors == 'foreground':
+            self.requires = self.requires | {'labels'}
+
+    def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
+        rows = self.per_sample(aligned, epoch=epoch)
+        if self.anchors == 'all':
+            return rows.mean()
+        counted = is_foreground(aligned.labels, aligned.num_classes)
+        return (rows * counted).sum() / counted.sum().clamp(min=1)
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         return ckd_loss(samples.student.logits, samples.teacher.logits, temperature=self.temperature,
                         negatives=self.negatives, terms=self.terms,
-                        groups=samples.image_ids if self.within == 'image' else None)
+                        groups=samples.image_ids if self.within == 'image' else None,
+                        labels=samples.labels if self.same_label == 'left_out' else None)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ckd_mmdet.functional import dist_loss
 from ckd_mmdet.functional.checks import not_negative, positive
 from ckd_mmdet.registry import MODELS
@@ -30,7 +32,7 @@ class DISTLoss(RowLoss):
     least_columns = 2  # one probability is always 1
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0,
-                 loss_weight: float = 1.0) -> None:
+                 loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__(loss_weight)
         not_negative(beta, 'beta', 'DISTLoss')
         not_negative(gamma, 'gamma', 'DISTLoss')

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ckd_mmdet.functional import dkd_loss
@@ -37,7 +38,7 @@ class DKDLoss(RowLoss):
     least_columns = 2  # the labelled class and another
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, standardize: bool = False,
-                 loss_weight: float = 1.0) -> None:
+                 loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__(loss_weight)
         not_negative(alpha, 'alpha', 'DKDLoss')
         not_negative(beta, 'beta', 'DKDLoss')

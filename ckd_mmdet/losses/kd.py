@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ckd_mmdet.functional import binary_kd_loss, kd_loss
 from ckd_mmdet.functional.checks import positive
 from ckd_mmdet.registry import MODELS
@@ -29,7 +31,8 @@ class KDLoss(RowLoss):
 
     scorings = frozenset({'softmax', 'sigmoid'})
 
-    def __init__(self, temperature: float = 1.0, standardize: bool = False, loss_weight: float = 1.0) -> None:
+    def __init__(self, temperature: float = 1.0, standardize: bool = False,
+                 loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__(loss_weight)
         positive(temperature, 'temperature', 'KDLoss')
         self.temperature = temperature

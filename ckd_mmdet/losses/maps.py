@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from ckd_mmdet.functional import l2_loss, pkd_loss
@@ -30,7 +30,7 @@ class MapLoss(DistillLoss):
 
     requires = frozenset({'maps'})
 
-    def __init__(self, project: bool | None = None, loss_weight: float = 1.0) -> None:
+    def __init__(self, project: bool | None = None, loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__(loss_weight)
         if project is not None and not isinstance(project, bool):
             raise ValueError(f'`{type(self).__name__}` needs a `project` of None, True or False, got {project!r}.')

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ class ReviewKDLoss(MapLoss):
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(self, mid_channels: int = 256, loss_weight: float = 1.0) -> None:
+    def __init__(self, mid_channels: int = 256, loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__(loss_weight=loss_weight)
         if type(mid_channels) is not int or mid_channels < 1:
             raise ValueError(f'`ReviewKDLoss` needs a whole `mid_channels` of at least 1, got {mid_channels!r}.')

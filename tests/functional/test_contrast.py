@@ -19,13 +19,15 @@ def random_pair(n: int, c: int = 5) -> tuple[Tensor, Tensor]:
     return 3 * torch.randn(n, c, dtype=torch.float64), 3 * torch.randn(n, c, dtype=torch.float64)
 
 
+@pytest.mark.parametrize('labels', [None, [0, 1, 0, 3, 3, 3, 2], [5, 5, 5, 5, 5, 5, 5]], ids=['other', 'four', 'alike'])
 @pytest.mark.parametrize('groups', [None, [4, 4, 4, 4, 4, 4, 4], [1, 0, 1, 2, 0, 1, 9]], ids=['batch', 'one', 'four'])
 @pytest.mark.parametrize(('negatives', 'terms', 'temperature'), list(product(NEGATIVES, TERMS, (0.1, 1.0, 2.0))))
 def test_every_form_equals_the_double_loop(negatives: str, terms: str, temperature: float,
-                                           groups: list[int] | None) -> None:
+                                           groups: list[int] | None, labels: list[int] | None) -> None:
     student, teacher = random_pair(7)
     settings = dict(temperature=temperature, negatives=negatives, terms=terms,
-                    groups=None if groups is None else torch.tensor(groups))
+                    groups=None if groups is None else torch.tensor(groups),
+                    labels=None if labels is None else torch.tensor(labels))
     ours = ckd_loss(student, teacher, **settings)
     assert ours.shape == (7,)
     assert ours.tolist() == pytest.approx(ckd_rows(student, teacher, **settings), rel=1e-12, abs=1e-12)
@@ -56,12 +58,13 @@ def test_the_gradient_is_the_one_worked_out_by_hand() -> None:
     assert student.grad[0].tolist() == pytest.approx([-0.003222, 0.067577, 0.030567, -0.060160], abs=1e-6)
 
 
-@pytest.mark.parametrize('groups', [None, torch.tensor([0, 1, 0, 1])], ids=['batch', 'groups'])
+@pytest.mark.parametrize('ids', [{}, dict(groups=torch.tensor([0, 1, 0, 1])), dict(labels=torch.tensor([2, 2, 0, 2]))],
+                         ids=['batch', 'groups', 'labels'])
 @pytest.mark.parametrize(('negatives', 'terms'), list(product(NEGATIVES, TERMS)))
-def test_its_gradient_is_that_of_finite_differences(negatives: str, terms: str, groups: Tensor | None) -> None:
+def test_its_gradient_is_that_of_finite_differences(negatives: str, terms: str, ids: dict) -> None:
     student, teacher = random_pair(4)
     assert torch.autograd.gradcheck(
-        lambda s: ckd_loss(s, teacher, temperature=0.7, negatives=negatives, terms=terms, groups=groups),
+        lambda s: ckd_loss(s, teacher, temperature=0.7, negatives=negatives, terms=terms, **ids),
         student.requires_grad_())
 
 

@@ -1,5 +1,7 @@
 """Every hyper-parameter of CKDLoss reaches the formula."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ckd_mmdet.functional import ckd_loss
@@ -14,7 +16,7 @@ SETTINGS = [dict(temperature=0.3), dict(negatives='student_student'), dict(negat
 def samples() -> AlignedSamples:
     torch.manual_seed(0)
     return AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 3,
-                          image_ids=torch.tensor([0, 0, 1, 1, 1, 3]))
+                          image_ids=torch.tensor([0, 0, 1, 1, 1, 3]), labels=torch.tensor([0, 3, 0, -1, 2, 3]))
 
 
 def test_by_default_it_is_the_released_loss(samples: AlignedSamples) -> None:
@@ -41,7 +43,30 @@ def test_only_within_an_image_it_requires_image_ids() -> None:
     assert CKDLoss().requires == {'logits'}
 
 
+def test_rows_of_one_label_can_be_left_out_of_each_others_negatives(samples: AlignedSamples) -> None:
+    loss = CKDLoss(same_label='left_out')
+    assert loss.requires == {'logits', 'labels'}
+    assert loss(samples) == ckd_loss(samples.student.logits, samples.teacher.logits, labels=samples.labels).mean()
+    assert loss(samples) != CKDLoss()(samples)
+
+
+def test_of_foreground_anchors_every_row_is_a_negative(samples: AlignedSamples) -> None:
+    loss = CKDLoss(anchors='foreground', loss_weight=2.0)
+    assert loss.requires == {'logits', 'labels'}
+    rows = ckd_loss(samples.student.logits, samples.teacher.logits)  # labels 0, 0 and 2; 3 is background, -1 ignored
+    torch.testing.assert_close(loss(samples), 2 * (rows[0] + rows[2] + rows[4]) / 3)
+
+
+def test_without_a_foreground_anchor_the_loss_is_0_with_a_graph(samples: AlignedSamples) -> None:
+    student = samples.student.logits.requires_grad_()
+    loss = CKDLoss(anchors='foreground')(replace(samples, labels=torch.full((6,), 3)))
+    loss.backward()
+    assert loss == 0 and not student.grad.any()
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
+    (dict(same_label='out'), r"`CKDLoss` needs `same_label` to be one of \('negative', 'left_out'\), got 'out'"),
+    (dict(anchors='some'), r"`CKDLoss` needs `anchors` to be one of \('all', 'foreground'\), got 'some'"),
     (dict(temperature=0), '`CKDLoss` needs a `temperature` greater than 0, got 0'),
     (dict(negatives='all'), r"`CKDLoss` needs `negatives` to be one of .*, got 'all'"),
     (dict(terms='own'), r"`CKDLoss` needs `terms` to be one of .*, got 'own'"),
