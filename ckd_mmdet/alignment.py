@@ -211,6 +211,10 @@ class RowAlignment(Alignment):
         return {**agreement(aligned.student.logits, aligned.teacher.logits), **accuracy}
 
 
+    def resting(self, device: torch.device) -> dict[str, Tensor]:
+        return {**super().resting(device), 'rows': torch.zeros((), device=device)}
+
+
 class MapAlignment(Alignment):
     """Feature maps, level by level."""
 

@@ -10,18 +10,24 @@ from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from torch import Tensor
 
+HALF_PRECISION = 2.0**14
+"""Factor under which gradients are measured: in half precision the small ones of large maps would be 0 without it."""
+
 
 def gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:
-    """Norm of the loss's gradient on all feature maps together, shape ``()``; 0 where it does not depend on them."""
-    if not loss.requires_grad:
+    """Norm of the loss's gradient on all feature maps together, shape ``()``.
+
+    It is 0 where the loss does not depend on the maps, or they do not learn.
+    """
+    if not features or not loss.requires_grad:
         return loss.new_zeros(())
-    gradients = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    gradients = torch.autograd.grad(loss * HALF_PRECISION, features, retain_graph=True, allow_unused=True)
     norms = [torch.linalg.vector_norm(gradient.float()) for gradient in gradients if gradient is not None]
-    return torch.stack(norms).norm() if norms else loss.new_zeros(())
+    return torch.stack(norms).norm() / HALF_PRECISION if norms else loss.new_zeros(())
 
 
 def gradient_ratios(task: Tensor, losses: dict[str, Tensor], features: Sequence[Tensor]) -> dict[str, float]:
-    """Norm of each loss's gradient over that of the task's, by name, the mean over the ranks.
+    """Norm of each loss's gradient over that of the task's, by name, the mean over the ranks, 0 of one without rows.
 
     Args:
         task: Sum of the task losses, shape ``()``.
@@ -30,6 +36,9 @@ def gradient_ratios(task: Tensor, losses: dict[str, Tensor], features: Sequence[
 
     Returns:
         Ratios of at least 0; not finite where the task has no gradient or a loss none that is finite.
+
+    Raises:
+        RuntimeError: Of PyTorch, where reentrant activation checkpointing lies between the maps and a loss.
     """
     features = [level for level in features if level.requires_grad]
     norms = torch.stack([gradient_norm(loss, features) for loss in (task, *losses.values())])

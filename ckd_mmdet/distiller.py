@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,7 +13,7 @@ from ckd_mmdet.balance import balanced, gradient_ratios
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.registry import MODELS, build
 from ckd_mmdet.teacher import FrozenTeacher
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.structures import BaseDataElement
@@ -51,6 +52,7 @@ class Distiller(BaseModel):
         self.teachers: dict[str | None, FrozenTeacher] = {}
         self.has_hook = False  # DistillHook sets it
         self.measures_gradients = False  # DistillHook sets it for the steps in which they are logged
+        self.can_measure = True
         if teacher and alignments:
             parts = {name: build_alignment(name, cfg) for name, cfg in alignments.items()}
             self.teachers = _teachers(teacher, parts)
@@ -75,7 +77,12 @@ class Distiller(BaseModel):
         Args:
             shared: Classes that it has in common with the student.
             teacher: Its name, where there are several.
+
+        Raises:
+            ValueError: If no teacher has this name, or a loss is left with too few classes.
         """
+        if teacher not in self.teachers:
+            raise ValueError(f'`Distiller.share` needs `teacher` to be one of {list(self.teachers)}, got {teacher!r}.')
         for alignment in self.distiller.values():
             if alignment.teacher == teacher:
                 alignment.share(shared)
@@ -87,7 +94,8 @@ class Distiller(BaseModel):
         Their keys are ``<alignment>.<loss>``. Beside them are logged, where rows are paired, ``<alignment>.rows``,
         ``.cosine``, ``.retrieval`` (see :func:`ckd_mmdet.functional.agreement`) and ``.teacher_accuracy``, the share
         of foreground rows whose label is the teacher's greatest score; and, at the logger's interval,
-        ``.gradient_ratio_<loss>``, see :func:`ckd_mmdet.balance.gradient_ratios`.
+        ``.gradient_ratio_<loss>``, see :func:`ckd_mmdet.balance.gradient_ratios`. While an alignment rests its losses
+        are 0, its rows too, and the log repeats what else was measured last.
         """
         if mode != 'loss' or not self.teachers:
             return self.student(inputs, data_samples, mode=mode)
@@ -96,7 +104,8 @@ class Distiller(BaseModel):
 
         # 1. the student trains as if alone, overheard
         with ExitStack() as listening:
-            features = listening.enter_context(features_of(self.student)) if self._measures() else None
+            measures = self._measures(awake.values(), epoch)
+            features = listening.enter_context(features_of(self.student)) if measures else None
             tapes = {name: listening.enter_context(alignment.aligner.listen(self.student))
                      for name, alignment in awake.items()}
             losses = dict(self.student(inputs, data_samples, mode='loss'))
@@ -115,19 +124,36 @@ class Distiller(BaseModel):
 
             # 3. pure tensors from here on
             losses.update({f'{name}.{key}': value for key, value in alignment(aligned, epoch=epoch).items()})
-        if features is not None and awake:
+        if features is not None:
             losses.update(self._balance(task, losses, awake, levels_of(features.calls[-1].output), epoch))
         return losses
 
-    def _measures(self) -> bool:
-        return self.training and (self.measures_gradients or any(
-            loss.weight.is_measuring for alignment in self.distiller.values() for loss in alignment.losses.values()))
+    def _measures(self, awake: Collection[Alignment], epoch: int) -> bool:
+        weights = [loss.weight for alignment in awake for loss in alignment.losses.values()]
+        return self.training and bool(weights) and (self.measures_gradients and self.can_measure or any(
+            weight.is_measuring and not weight.rests(epoch) for weight in weights))
 
     def _balance(self, task: dict[str, Any], losses: dict[str, Any], awake: Mapping[str, Alignment],
                  features: Sequence[Tensor], epoch: int) -> dict[str, Any]:
         """Measured ratios, and the losses whose weight they change."""
         parts = {(name, key): losses[f'{name}.{key}'] for name, alignment in awake.items() for key in alignment.losses}
-        ratios = gradient_ratios(self.student.parse_losses(task)[0], parts, features)
+        balances = [f'{name}.{key}' for name, key in parts if awake[name].losses[key].weight.is_measuring]
+        if balances and not any(level.requires_grad for level in features):
+            raise RuntimeError(f"`loss_weight='balance:...'` of {', '.join(balances)} is measured at the student's "
+                               'features, and these are frozen; give a number.')
+        try:
+            ratios = gradient_ratios(self.student.parse_losses(task)[0], parts, features)
+        except RuntimeError as error:
+            if 'use_reentrant' not in str(error):
+                raise
+            if balances:
+                raise RuntimeError(f"`loss_weight='balance:...'` of {', '.join(balances)} cannot be measured through "
+                                   'reentrant activation checkpointing; give a number, or switch that off (`with_cp`, '
+                                   '`num_cp`).') from error
+            self.can_measure = False  # a mere log ends no run
+            print_log('`gradient_ratio` is not logged: gradients cannot be measured through reentrant activation '
+                      'checkpointing.', logger='current', level=logging.WARNING)
+            return {}
         found: dict[str, Any] = {}
         for (name, key), value in parts.items():
             found[f'{name}.gradient_ratio_{key.replace("loss", "").strip("_")}'] = value.new_tensor(ratios[name, key])

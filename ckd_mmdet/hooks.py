@@ -36,10 +36,11 @@ class DistillHook(Hook):
     """What only the Runner knows.
 
     Before training it compares the data set's class names with the teacher's; in the first steps it stops a run whose
-    teacher classifies at chance level; it seeds every epoch from ``(seed, epoch, rank)``, workers included, so that a
-    resumed run continues as if never stopped; it keeps the digest of the teacher's weights, and what balanced weights
-    were measured, in each checkpoint's ``meta``; at the logger's interval it lets the Distiller measure gradients; at
-    the end it writes ``student.pth``. With a plain student it does the seeding and the export alone.
+    teacher classifies the rows at chance level (one asked for maps alone is not judged); it seeds every epoch from
+    ``(seed, epoch, rank)``, workers included, so that a resumed run continues as if never stopped; it keeps the digest
+    of the teacher's weights, and what balanced weights were measured, in each checkpoint's ``meta``; at the logger's
+    interval it lets the Distiller measure gradients; at the end it writes ``student.pth``. With a plain student it does
+    the seeding and the export alone.
     """
 
     # after CheckpointHook, whose last checkpoint is exported
@@ -95,7 +96,10 @@ class DistillHook(Hook):
         known = checkpoint.get('meta', {}).get('ckd_mmdet', {})
         if self.distiller is None or not runner._resume or 'teacher_digest' not in known:
             return
-        if known['teacher_digest'] != self._digests():
+        digests = known['teacher_digest']
+        if isinstance(digests, str):  # before there could be several
+            digests = {None: digests}
+        if digests != self._digests():
             checkpoints = ', '.join(teacher.checkpoint for teacher in self.distiller.teachers.values())
             raise ValueError(f"the run to be resumed was taught by other weights than the teacher's ({checkpoints}); "
                              'give the same `teacher.checkpoint`, or start a new run with `load_from` instead of '
@@ -112,9 +116,9 @@ class DistillHook(Hook):
             export_student(checkpoint, out)
             runner.logger.info(f'The plain student is in {out}.')
 
-    def _digests(self) -> list[str]:
+    def _digests(self) -> dict[str | None, str]:
         if not hasattr(self, '_teacher_digests'):  # frozen: once is enough
-            self._teacher_digests = [teacher.digest() for teacher in self.distiller.teachers.values()]
+            self._teacher_digests = {name: teacher.digest() for name, teacher in self.distiller.teachers.items()}
         return self._teacher_digests
 
 

@@ -1,15 +1,20 @@
 """Ratios of gradients, and the weights that they make."""
 
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from ckd_mmdet.balance import balanced, gradient_norm, gradient_ratios
+from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.losses import KDLoss
 from mmengine.config import Config
+from torch.utils.checkpoint import checkpoint
 
 from tests.small_runs import distilled, run_config, student_config, train
 from tests.test_runs import STEPS, resumed
+from tests.toys import toy_batch, toy_model
 
 MEASURED = 6
 
@@ -22,6 +27,12 @@ def test_the_norm_is_that_of_all_maps_together() -> None:
     assert gradient_norm(torch.ones(()), maps) == 0
     loss.backward()  # its graph is kept
     assert maps[0].grad.tolist() == [2, 4]
+
+
+def test_a_small_gradient_in_half_precision_is_not_lost() -> None:
+    level = torch.zeros(1000, dtype=torch.float16, requires_grad=True)
+    loss = (level.float() * 1e-8).sum()  # float16 begins at 6e-8
+    assert gradient_norm(loss, [level]).item() == pytest.approx(1e-8 * 1000**0.5, rel=0.01)
 
 
 def test_ratios_are_to_the_task() -> None:
@@ -50,6 +61,58 @@ def test_a_schedule_is_on_top() -> None:
     loss = KDLoss(loss_weight=dict(balance=0.5, iterations=1, warm_up=4))
     assert balanced(loss, torch.tensor(0.25), 1.0, 0, 'roi.loss_kd') == 0.25 * 0.125  # a quarter gives 1: the whole 4
     assert loss.weight.ratios == [4.0] and loss.weight.at(3) == 0.125
+
+
+def test_frozen_features_have_no_ratio() -> None:
+    task, loss = torch.ones((), requires_grad=True) * 2, torch.ones((), requires_grad=True) * 3
+    assert math.isnan(gradient_ratios(task, dict(kd=loss), [torch.zeros(3)])['kd'])
+
+
+def measuring(loss_weight: float | dict, teacher: dict) -> Distiller:
+    model = toy_model(distilled(student_config(), teacher, dict(loss_kd=dict(type='KDLoss', loss_weight=loss_weight))))
+    model.has_hook = model.measures_gradients = True
+    return model.train()
+
+
+def step(model: Distiller) -> dict:
+    data = model.data_preprocessor(toy_batch(num_classes=10), True)
+    losses = model(**data, mode='loss')
+    model.parse_losses(losses)[0].backward()
+    return losses
+
+
+def test_a_frozen_trunk_trains_without_a_ratio_and_refuses_a_balance(digit_teacher: dict) -> None:
+    model, balance = measuring(1.0, digit_teacher), measuring(dict(balance=0.5), digit_teacher)
+    for one in (model, balance):
+        for part in (one.backbone, one.neck):
+            part.requires_grad_(False)
+    assert step(model)['roi.gradient_ratio_kd'].isnan()
+    assert model.roi_head.bbox_head.fc_cls.weight.grad.any()
+    with pytest.raises(RuntimeError, match=r"'balance:...'` of roi.loss_kd is measured .* frozen; give a number"):
+        step(balance)
+
+
+def test_reentrant_checkpointing_ends_no_run_for_a_log(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr('ckd_mmdet.distiller.print_log', lambda text, **options: said.append(text))
+    model, balance = measuring(1.0, digit_teacher), measuring(dict(balance=0.5), digit_teacher)
+    for one in (model, balance):
+        head = one.roi_head.bbox_head
+        monkeypatch.setattr(head, 'forward', partial(checkpoint, head.forward, use_reentrant=True))
+    for _ in range(2):
+        assert 'roi.gradient_ratio_kd' not in step(model)
+    assert model.neck.fpn_convs[0].conv.weight.grad.any() and len(said) == 1 and 'is not logged' in said[0]
+    with pytest.raises(RuntimeError, match=r'of roi.loss_kd cannot be measured .* give a number'):
+        step(balance)
+
+
+def test_after_its_stop_a_weight_is_measured_no_more(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = measuring(dict(balance=0.5, stop=1), digit_teacher)
+    model.measures_gradients = False
+    assert 'roi.gradient_ratio_kd' in step(model)
+    monkeypatch.setattr('ckd_mmdet.distiller._epoch', lambda: 1)
+    losses = step(model)
+    assert 'roi.gradient_ratio_kd' not in losses and losses['roi.loss_kd'] == losses['roi.rows'] == 0
 
 
 @pytest.fixture(scope='module')

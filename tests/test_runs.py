@@ -87,7 +87,16 @@ def test_the_checkpoints_meta_holds_the_teachers_digest(run: tuple, digit_teache
     teacher = toy_model(distilled(student_config(), digit_teacher)).teacher
     for name in ('epoch_1.pth', 'student.pth'):
         known = torch.load(Path(cfg.work_dir) / name, weights_only=False)['meta']['ckd_mmdet']
-        assert known['teacher_digest'] == [teacher.digest()]
+        assert known['teacher_digest'] == {None: teacher.digest()}
+
+
+def test_a_run_of_before_there_were_several_teachers_is_resumed(run: tuple, tmp_path: Path) -> None:
+    cfg, steps = run
+    checkpoint = torch.load(Path(cfg.work_dir) / 'epoch_2.pth', weights_only=False)
+    known = checkpoint['meta']['ckd_mmdet']
+    known['teacher_digest'] = known['teacher_digest'][None]
+    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
+    assert train(resumed(cfg, tmp_path / 'epoch_2.pth', tmp_path)) == steps[2 * STEPS:]
 
 
 def test_resuming_with_another_teacher_is_refused(run: tuple, tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from .base import Aligner
 
-PROBE = 256
-"""Side in pixels of the image that shows widths and strides; the largest stride of mmdet's detectors is 128."""
+PROBE = 512
+"""Side in pixels of the image that shows widths and strides: the largest that an SSD512 has a level for."""
 
 
 @TASK_UTILS.register_module()
 class NeckAligner(Aligner):
     """Pairs the feature maps that leave the neck, level by level; those of the backbone where there is no neck.
 
-    Widths may differ: a loss brings its own projection. Both models are shown one black image when they meet, to see
-    the widths and strides of their levels.
+    Widths may differ: a loss brings its own projection. Both models are shown one image of zeros when they meet, to
+    see the widths and strides of their levels.
 
     Args:
         levels: Levels of the student, from 0; all by default.
@@ -90,16 +90,20 @@ def levels_of(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def _probe(model: nn.Module, aligner: NeckAligner | None = None) -> list[Tensor]:
-    """Features of one black image; of the student, whether they are heard is checked too."""
+    """Features of an image of zeros; of the student, whether they are heard is checked too."""
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, PROBE, PROBE, device=parameter.device, dtype=parameter.dtype)
     modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
         with torch.random.fork_rng(devices=[]):
             if aligner is None:
-                return levels_of(model.eval().extract_feat(image))
+                return levels_of(model.extract_feat(image))
             with aligner.listen(model) as tape:
-                features = levels_of(model.eval().extract_feat(image))
+                features = levels_of(model.extract_feat(image))
+    except RuntimeError as error:
+        raise ValueError(f'`NeckAligner` needs detectors that take images of {PROBE}x{PROBE} pixels, and the '
+                         f'{type(model).__name__} takes none: {error}. Take an aligner of rows.') from error
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -55,9 +55,9 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
     Returns:
         Loss of each image, shape ``(N,)``, in at least float32; the mean over images is between 0 and 2. A channel that
-        does not vary is 0 everywhere: it costs 1/2 where the other side's varies, and nothing where neither does, as
-        for one image of one place. The gradient on a student's channel that hardly varies is of the size
-        :math:`1 / \epsilon`.
+        does not vary is 0 everywhere, up to the rounding of its mean over :math:`\epsilon`: it costs 1/2 where the
+        other side's varies, and nothing where neither does, as for one image of one place. The gradient on a student's
+        channel that hardly varies is of the size :math:`1 / \epsilon`.
 
     Raises:
         ValueError: If the shapes are not equal or not four-dimensional.

@@ -47,7 +47,7 @@ class ReviewKDLoss(MapLoss):
         heights = [len(level[0, 0]) for level in maps]
         if heights != sorted(heights, reverse=True):
             raise ValueError(f'`ReviewKDLoss` needs the levels from fine to coarse, got maps of the heights {heights}; '
-                             'give them in the order of the neck, the finest first.')
+                             "choose them finest first with the aligner's `levels`, [2, 1, 0] for example.")
         fused, out = None, []
         for fusion, level in zip(reversed(self.projectors), reversed(maps), strict=True):
             fused = fusion.fuse(level, fused)

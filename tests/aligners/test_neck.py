@@ -136,6 +136,20 @@ def test_another_number_of_levels_is_refused() -> None:
         NeckAligner().widths(toy_model(toy_config('retinanet')), toy_model(toy_config('yolof')))
 
 
+def test_a_detector_whose_train_returns_nothing_is_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = toy_model(toy_config('retinanet')), toy_model(toy_config('retinanet'))
+    for model in models:  # as mmdet's LAD and LD
+        monkeypatch.setattr(model, 'train', lambda mode=True, train=model.train: (train(mode), None)[1])
+    assert len(NeckAligner().widths(*models).student) == 5
+
+
+def test_a_detector_that_does_not_take_the_image_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_model(toy_config('retinanet'))
+    monkeypatch.setattr(model, 'extract_feat', lambda image: torch.zeros(1, 2) @ image)
+    with pytest.raises(ValueError, match=r'`NeckAligner` needs detectors that take images of 512x512.*RetinaNet'):
+        NeckAligner().widths(model, model)
+
+
 def test_features_that_do_not_leave_the_neck_are_refused() -> None:
     model = toy_model(toy_config('retinanet'))
     model.extract_feat = lambda images: [level + 1 for level in model.neck(model.backbone(images))]

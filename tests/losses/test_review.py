@@ -151,7 +151,7 @@ def test_levels_in_the_wrong_order_are_refused(level: int) -> None:
     aligned = maps(sizes=[(5, 6), (3, 3), (4, 1)] if level else [(2, 6), (3, 3), (2, 1)])
     heights = r'\[5, 3, 4\]' if level else r'\[2, 3, 2\]'
     with pytest.raises(ValueError, match='`ReviewKDLoss` needs the levels from fine to coarse, got maps of the heights '
-                                         f'{heights}; give them in the order of'):
+                                         f'{heights}; choose them finest first with'):
         built()(aligned)
 
 
