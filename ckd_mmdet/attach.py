@@ -160,7 +160,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     choice = choose_alignment(*models) if of_rows else Choice({}, None, [])
     alignments = _alignments(choice, wanted, loss_weight, selector)
     pairing = _pair_classes(class_names(cfg), class_names(teacher_config), choice.scorings, class_map)
-    _check(alignments, models, pairing)
+    check_alignments(alignments, *models, pairing.class_map is not None, pairing.shared)
 
     if pairing.class_map is not None:
         taught_by['class_map'] = pairing.class_map
@@ -244,13 +244,25 @@ def _pair_classes(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None,
                                        f'paired {how}: {_few(pairs)}')
 
 
-def _check(alignments: dict[str, dict], models: tuple[nn.Module, nn.Module], pairing: _Pairing) -> None:
-    """Build the alignments as the Distiller will, so that what it would refuse is refused before data are read."""
+def check_alignments(alignments: Mapping[str, dict], student: nn.Module, teacher: nn.Module, class_map: bool,
+                     shared: SharedClasses | None = None) -> None:
+    """Build the alignments as the Distiller will, so that what it would refuse is refused before data are read.
+
+    Args:
+        alignments: Configs by name, as the Distiller's.
+        student: The student's detector; untrained will do, as for the teacher.
+        teacher: The teacher's.
+        class_map: Whether the classes are paired by their names.
+        shared: Those that are, where they are known already.
+
+    Raises:
+        ValueError: If one cannot be built, or cannot pair the two.
+    """
     for name, cfg in alignments.items():
         alignment = build_alignment(name, copy.deepcopy(cfg))
-        alignment.meet(*models, class_map=pairing.class_map is not None)
-        if pairing.shared is not None:
-            alignment.share(pairing.shared)
+        alignment.meet(student, teacher, class_map=class_map)
+        if shared is not None:
+            alignment.share(shared)
 
 
 @dataclass(frozen=True)

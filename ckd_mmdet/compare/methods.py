@@ -10,22 +10,25 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.attach import METHODS, distill_config, student_options
+from ckd_mmdet.attach import METHODS, check_alignments, distill_config, student_options
 from ckd_mmdet.compare.schedule import check_loop, keep_records, scale_epochs
-from ckd_mmdet.config import DISTILLER, HOOK, add_hook, read_config, student_of
+from ckd_mmdet.config import DISTILLER, HOOK, add_hook, plain_student, read_config, student_of
 from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.teacher import read_teacher_config
+from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from mmengine.config import Config
+from torch import nn
 
 ALONE = 'none'
 """The student without a teacher, the reference of all the others."""
 SHARED = ('data_preprocessor', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'optim_wrapper',
-          'param_scheduler', 'load_from')
+          'param_scheduler', 'load_from', 'val_cfg')
 """Keys in which a whole config may not differ from the student's: the method is all that is compared."""
+BROKEN = (SyntaxError, ImportError, NameError, AttributeError, TypeError, LookupError, AssertionError)
+"""What else a faulty config raises, beside ``OSError``, ``RuntimeError`` and ``ValueError``: it is a program."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Pair:
     checkpoint: str
     epochs: int | None
     options: Mapping[str, Any]
+    models: dict[str, nn.Module] = field(default_factory=dict, compare=False, repr=False)
+    """Built once for all methods, by the digests of their configs."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def check_names(names: Sequence[str]) -> None:
         if is_config(name):
             try:
                 read_config(name)
-            except (OSError, ValueError, AssertionError) as error:  # the last is mmengine's, of an unknown package
+            except (OSError, RuntimeError, ValueError, *BROKEN) as error:
                 raise ValueError(f'`methods` has {name!r}, which is no readable config: {error}') from error
             continue
         unknown = [part for part in name.split('+') if part.partition(':')[0] not in METHODS]
@@ -97,14 +102,20 @@ def is_config(name: str) -> bool:
 
 
 def make_method(name: str, pair: Pair) -> Method:
-    """Build the method's config as it will be trained; what the pair cannot give refuses the method, not the matrix."""
+    """Make the method's config as it will be trained, and see that its models can be built and paired.
+
+    What the pair cannot give refuses the method, not the matrix.
+    """
     try:
         cfg = _given_config(name, pair) if is_config(name) else _attached_config(name, pair)
-    except (ValueError, RuntimeError) as error:
+        if pair.epochs:
+            scale_epochs(cfg, pair.epochs)
+        keep_records(cfg)
+        _check_models(cfg, pair)
+    except (OSError, RuntimeError, ValueError) as error:
         return Method(name, refused=str(error))
-    if pair.epochs:
-        scale_epochs(cfg, pair.epochs)
-    keep_records(cfg)
+    except BROKEN as error:
+        return Method(name, refused=f'its config is broken: {type(error).__name__}: {error}')
     cfg.pop('work_dir', None)
     return Method(name, cfg)
 
@@ -121,6 +132,9 @@ def student_config(pair: Pair) -> Config:
         if first == 'model' and (not rest or rest[0] not in known):
             raise ValueError(f'`--cfg-options {key}=...` goes to every run, and that is a distilled one: write '
                              f'{".".join(["model.student", *rest])}=... for the student.')
+        if key in ('model.teacher', 'model.teacher.config', 'model.teacher.checkpoint'):
+            raise ValueError(f'`--cfg-options {key}=...` would teach from another teacher than the one whose gap is '
+                             'shown; give `--teacher` and `--teacher-checkpoint`.')
     cfg = read_config(pair.student)
     cfg.merge_from_dict(student_options(pair.options))
     check_loop(cfg)
@@ -174,7 +188,41 @@ def _given_config(name: str, pair: Pair) -> Config:
     return cfg
 
 
+def _check_models(cfg: Config, pair: Pair) -> None:
+    """Build student, teacher and alignments with random weights, as the training will."""
+    plain = copy.deepcopy(cfg)
+    plain_student(plain)
+    student = _model(plain, pair)
+    if cfg.model.type != DISTILLER:
+        return
+    _check_arguments(Distiller, cfg.model)
+    teachers = cfg.model.get('teacher') or {}
+    teachers = {None: teachers} if 'config' in teachers else teachers
+    for teacher in teachers.values():
+        _check_arguments(FrozenTeacher, teacher)
+    for name, alignment in (cfg.model.get('alignments') or {}).items():
+        asked = alignment.get('teacher')
+        if asked not in teachers:
+            raise ValueError(f'`alignments.{name}.teacher` is {asked!r}, and `teacher` has {list(teachers)}.')
+        teacher = teachers[asked]
+        check_alignments({name: alignment}, student, _model(read_teacher_config(teacher.config), pair),
+                         teacher.get('class_map') is not None)
+
+
+def _check_arguments(kind: type, given: Mapping[str, Any]) -> None:
+    inspect.signature(kind).bind(**{key: value for key, value in given.items() if key not in ('type', '_scope_')})
+
+
+def _model(cfg: Config, pair: Pair) -> nn.Module:
+    key = digest([cfg.get(part) for part in ('default_scope', 'model', 'data_preprocessor')])
+    if key not in pair.models:
+        pair.models[key] = build_model(cfg)
+    return pair.models[key]
+
+
 def _shared(cfg: Config) -> dict[str, Any]:
     found = {key: cfg.to_dict().get(key) for key in SHARED}
+    scaling = cfg.to_dict().get('auto_scale_lr') or {}
     hooks = cfg.to_dict().get('custom_hooks') or []
-    return {**found, 'custom_hooks': [hook for hook in hooks if hook.get('type') not in (HOOK, 'DistillHook')]}
+    return {**found, 'resume': bool(cfg.get('resume')), 'auto_scale_lr': scaling if scaling.get('enable') else None,
+            'custom_hooks': [hook for hook in hooks if hook.get('type') not in (HOOK, 'DistillHook')]}

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.compare.files import digest_file, write_whole
-from ckd_mmdet.compare.methods import ALONE, Method, Pair, check_names, digest, make_method, student_config
+from ckd_mmdet.compare.methods import ALONE, BROKEN, Method, Pair, check_names, digest, make_method
 from ckd_mmdet.config import check_data, class_names, read_config
 from ckd_mmdet.teacher import read_teacher_config, zoo_address
 from mmengine.config import Config
 
 METRIC = 'coco/bbox_mAP'
 FILE = 'matrix.json'
+OURS = ('.lock', f'.{FILE}.part')
+"""What a command leaves that is killed before the folder is a matrix."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,20 @@ def make_matrix(settings: Settings) -> Matrix:
     if ALONE not in names:
         names.insert(0, ALONE)
     check_names(names)
-    teacher = read_teacher_config(settings.teacher)
+    try:
+        teacher = read_teacher_config(settings.teacher)
+    except BROKEN as error:
+        raise ValueError(f'`teacher` needs a readable config, {settings.teacher} is none: {error}') from error
     checkpoint = str(settings.checkpoint or zoo_address(settings.teacher))
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise ValueError(f'`--teacher-checkpoint` needs a file that exists, {checkpoint!r} does not.')
     pair = Pair(settings.student, settings.teacher, checkpoint, settings.epochs, settings.options)
-    student = student_config(pair)
-    check_data(student, ('train_dataloader', 'val_dataloader'))
-    methods = [make_method(name, pair) for name in names]
-    alone = next(method for method in methods if method.name == ALONE)
+    alone = make_method(ALONE, pair)
     if alone.config is None:
-        raise ValueError(alone.refused)
-    tested, why_not = _teacher_test(student, teacher)
+        raise ValueError(f'{settings.student}: {alone.refused}')
+    check_data(alone.config, ('train_dataloader', 'val_dataloader'))
+    methods = [alone if name == ALONE else make_method(name, pair) for name in names]
+    tested, why_not = _teacher_test(alone.config, teacher)
     identity = dict(
         student=dict(config=settings.student, digest=digest(read_config(settings.student))),
         teacher=dict(config=settings.teacher, digest=digest(teacher)),
@@ -142,17 +146,17 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
                              'another `--out`, or remove the folder.')
         ours['seeds'] = sorted({*found['seeds'], *ours['seeds']})
         ours['methods'] = {**found['methods'], **ours['methods']}
-    elif folder.exists() and (not folder.is_dir() or any(entry.name != '.lock' for entry in folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(entry.name not in OURS for entry in folder.iterdir())):
         raise ValueError(f'`--out` needs a folder that is new, empty or a matrix of before, {folder} holds something '
                          'else. Nothing was changed there.')
     if not write:
         return
+    write_whole(path, json.dumps(ours, indent=2) + '\n')  # first: where this is killed, the next command goes on
     for method in matrix.methods:
         if method.config is not None:
             _dump(method.config, matrix.method_file(method))
     if matrix.teacher is not None:
         _dump(matrix.teacher, matrix.teacher_file)
-    write_whole(path, json.dumps(ours, indent=2) + '\n')
 
 
 def _differing(ours: dict, found: dict) -> list[str]:

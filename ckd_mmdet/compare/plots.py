@@ -30,21 +30,23 @@ def by_epoch(values: pd.DataFrame, titles: Mapping[str, str], teacher: float | N
     """
     figure, axis = _figure(height=4.6)
     lines = curves(values)
+    counts = {method: values.loc[values['method'] == method, 'seed'].nunique() for method in titles}
+    alike = len(set(counts.values())) == 1
     ends = {method: lines.loc[method]['mean'].iloc[-1] for method in titles}
     styles = _styles(titles)
     for method in sorted(titles, key=ends.__getitem__, reverse=True):  # the legend in the order of the lines' ends
         line = lines.loc[method]
         color, marker, dashes = styles[method]
         axis.plot(line.index, line['mean'], color=color, marker=marker, linestyle=dashes, markersize=4.5, linewidth=1.8,
-                  label=titles[method])
+                  label=titles[method] + ('' if alike else f' ({counts[method]} seeds)'))
         axis.fill_between(line.index, line['mean'] - line['std'], line['mean'] + line['std'], color=color, alpha=0.13,
                           linewidth=0)
     if teacher is not None:
         axis.axhline(teacher, color=TEACHER_COLOR, linestyle=':', linewidth=1.5, label='teacher')
     axis.set(xlabel='epoch', ylabel=f'validation {metric}')
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    seeds = values['seed'].nunique()
-    title = f'Mean of {seeds} seeds, band ± 1 standard deviation' if seeds > 1 else 'One seed'
+    most = max(counts.values())
+    title = f'Mean of {most if alike else "the"} seeds, band ± 1 standard deviation' if most > 1 else 'One seed'
     axis.set_title(title, fontsize=10, loc='left')
     axis.legend(loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9.5)
     return _png(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from ckd_mmdet.compare.files import write_whole
 from ckd_mmdet.compare.methods import ALONE
 from ckd_mmdet.compare.plan import FILE
 from ckd_mmdet.compare.runs import FAILED, read_result
-from ckd_mmdet.compare.statistics import gap_of, summarize, tabulate
+from ckd_mmdet.compare.statistics import compare_methods, gap_of, scores, summarize, tabulate, why_none
 
 SHORT = {'coco/bbox_mAP': 'mAP', 'coco/segm_mAP': 'mask mAP', 'accuracy/top1': 'top-1'}
 CAUTION = ('Δ is the mean over the seeds of the paired differences to `none`, with its {level} % confidence interval '
            "(Student's t; for one method at a time, not for the best of many). s/step compares only within this table.")
+PAIRS = ('Paired differences between methods, the row less the column, ± half of the {level} % confidence interval '
+         'over the seeds that both have{seeds}; * where it leaves 0 out (each is for one pair: of many, some do by '
+         'chance).')
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,25 @@ class Found:
     """As of :func:`ckd_mmdet.compare.statistics.tabulate`."""
     summary: pd.DataFrame
     """As of :func:`ckd_mmdet.compare.statistics.summarize`."""
+    pairs: pd.DataFrame
+    """As of :func:`ckd_mmdet.compare.statistics.compare_methods`."""
     teacher: float | None
     refused: list[Trouble]
     failed: list[Trouble]
+    not_started: dict[str, list[int]]
+    """Seeds of the matrix that a method was not trained with, by method."""
+    empty: list[Trouble]
+    """Runs that found nothing, and count as 0."""
     no_gap: str | None
     """Why there is no share of the gap."""
 
     @property
     def short(self) -> str:
         return SHORT.get(self.metric, self.metric.rpartition('/')[2])
+
+    @property
+    def intervals(self) -> bool:
+        return bool(self.summary['low'].notna().any())
 
     @property
     def methods(self) -> list[str]:
@@ -76,23 +89,29 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
         raise ValueError(f'`--report` needs the folder of a matrix, {folder} has no {FILE}.')
     matrix = json.loads(path.read_text())
     metric = metric or matrix['metric']
-    results, failed = [], []
+    results, failed, empty, not_started = [], [], [], {}
     refused = [Trouble(name, None, method['refused'].splitlines()[0], None)
                for name, method in matrix['methods'].items() if method['refused']]
     for name, method in matrix['methods'].items():
-        for run in sorted((folder / 'runs' / method['folder']).glob('*'), key=lambda run: run.name.zfill(20)):
+        runs = {int(run.name): run for run in (folder / 'runs' / method['folder']).glob('*') if run.name.isdecimal()}
+        lacking = [seed for seed in matrix['seeds'] if seed not in runs]
+        if lacking and not method['refused']:
+            not_started[name] = lacking
+        for seed, run in sorted(runs.items()):
             result = read_result(run / 'result.json')
-            last = {} if result is None else _last(result['metrics'], result['epochs'])
-            if result is not None and metric in last:
-                results.append(result)
-            elif run.name.isdecimal():
-                reason = _why(run) if result is None else _lacks(metric, last)
-                failed.append(Trouble(name, int(run.name), reason, run / 'output.log'))
+            reason = _why(run) if result is None else _no_last_score(result, metric)
+            if reason is not None:
+                failed.append(Trouble(name, seed, reason, run / 'output.log'))
+                continue
+            results.append(result)
+            if result['epochs'] in result.get('nothing_found', []):
+                empty.append(Trouble(name, seed, 'found nothing in its last epoch', run / 'output.log'))
     teacher, no_teacher = _teacher(folder, metric)
-    no_teacher = matrix['no_teacher'] or no_teacher
     values = tabulate(results, metric)
-    return Found(matrix, metric, values, summarize(values, list(matrix['methods']), teacher), teacher, refused, failed,
-                 _no_gap(gap_of(values, teacher), teacher, no_teacher))
+    summary = summarize(values, list(matrix['methods']), teacher)
+    no_gap = _no_gap(gap_of(values, teacher), teacher, matrix['no_teacher'] or no_teacher, digits_of(summary, teacher))
+    return Found(matrix, metric, values, summary, compare_methods(values, summary), teacher, refused, failed,
+                 not_started, empty, no_gap)
 
 
 def write_report(folder: Path, metric: str | None = None) -> Found:
@@ -114,34 +133,70 @@ def write_report(folder: Path, metric: str | None = None) -> Found:
 
 def markdown(found: Found) -> str:
     """The table, what it stands on, and below it what gave no number."""
-    parts = [table(found)] if found.methods else ['No run is finished.']
+    digits = digits_of(found.summary, found.teacher)
+    parts = [table(found, digits)] if found.methods else ['No run is finished.']
     if found.no_gap is None:
-        parts.append(f'The gap of teacher ({_number(found.teacher)}) and student alone is '
-                     f'{_number(gap_of(found.values, found.teacher))}, taken as known in its shares. ')
+        parts.append(f'The gap of teacher ({found.teacher:.{digits}f}) and student alone is '
+                     f'{gap_of(found.values, found.teacher):.{digits}f}, taken as known in its shares.')
     elif found.methods:
         parts.append(f'No share of the gap is shown: {found.no_gap}.')
-    if len(found.methods) > 1:
+    if found.intervals:
         parts.append(CAUTION.format(level=95))
+    if not found.pairs.empty:
+        counts = sorted(set(found.pairs['pairs']))
+        parts += [PAIRS.format(level=95, seeds=f' ({counts[0]})' if len(counts) == 1 else ', in brackets'),
+                  pairs_table(found, digits)]
     if found.methods and found.summary['seeds'].max() < 2:
         parts.append('One seed is no proof, and gives no interval: take two or more `--seeds`.')
-    for title, troubles in (('Refused before training', found.refused), ('Failed or not finished', found.failed)):
+    for title, troubles in (('Counted as 0', found.empty), ('Refused before training', found.refused),
+                            ('Failed or not finished', found.failed)):
         if troubles:
             parts.append(f'{title}:\n\n' + '\n'.join(f'- {trouble}' for trouble in troubles))
-    return '\n\n'.join(part.strip() for part in parts) + '\n'
+    if found.not_started:
+        parts.append(f'Not started: {_not_started(found)}.')
+    return '\n\n'.join(parts) + '\n'
 
 
-def table(found: Found) -> str:
-    """A Markdown table whose columns also align in a terminal."""
-    head = ['method', f'{found.short} mean ± sd', 'Δ vs none [95 % CI]', 'gap closed', 's/step', 'seeds']
+def table(found: Found, digits: int) -> str:
+    """Each method's mean, its difference to the student alone, and its share of the gap."""
+    head = ['method', f'{found.short} mean ± sd', 'Δ vs none' + (' [95 % CI]' if found.intervals else ''), 'gap closed',
+            's/step', 'seeds']
     titles = titles_of(found.methods)
-    rows = [[titles[method], _mean(row), _difference(row, method), _share(row), _seconds(row['seconds']), _seeds(row)]
-            for method, row in found.summary.iterrows()]
+    rows = [[titles[method], _mean(row, digits), _difference(row, method, digits), _share(row),
+             _seconds(row['seconds']), _seeds(row)] for method, row in found.summary.iterrows()]
     if found.teacher is not None:
-        rows.append(['teacher', _number(found.teacher), '', '', '', ''])
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        rows.append(['teacher', f'{found.teacher:.{digits}f}', '', '', '', ''])
+    return _aligned([head, *rows])
+
+
+def pairs_table(found: Found, digits: int) -> str:
+    """Every two methods once, the best first; the columns are the rows' numbers, names would make them too wide."""
+    methods = list(dict.fromkeys([*found.pairs['method'], *found.pairs['other']]))
+    methods.sort(key=lambda method: -found.summary.loc[method, 'mean'])
+    alike = found.pairs['pairs'].nunique() == 1
+    cells = {(row['method'], row['other']): _pair(row, digits, alike) for _, row in found.pairs.iterrows()}
+    titles = titles_of(found.methods)
+    rows = [[f'{i}. {titles[method]}', *(cells.get((method, other), '') for other in methods[1:])]
+            for i, method in enumerate(methods, 1)]
+    return _aligned([['method', *(f'{i}.' for i in range(2, len(methods) + 1))], *rows])
+
+
+def _not_started(found: Found) -> str:
+    """One line of many methods: those that lack the same seeds are named together."""
+    titles = titles_of(list(found.matrix['methods']))
+    lacking: dict[str, list[str]] = {}
+    for method, seeds in found.not_started.items():
+        lacking.setdefault(', '.join(map(str, seeds)), []).append(titles[method])
+    return '; '.join(f'{", ".join(methods)} with seed{"s" * ("," in seeds)} {seeds}'
+                     for seeds, methods in lacking.items())
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its head first, whose columns also align in a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ['-' * widths[0]] + ['-' * (width - 1) + ':' for width in widths[1:]]
     lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-             for row in [head, *rows]]
+             for row in rows]
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
 
 
@@ -157,9 +212,11 @@ def as_json(found: Found) -> dict[str, Any]:
     return dict(
         matrix=found.matrix, metric=found.metric, teacher=found.teacher, no_gap=found.no_gap,
         methods={method: _plain(row.to_dict()) for method, row in found.summary.iterrows()},
+        pairs=found.pairs.to_dict('records'),
         runs=[_plain(row) for row in last[['method', 'seed', 'value', 'seconds']].to_dict('records')],
         refused=[_trouble(trouble) for trouble in found.refused],
-        failed=[_trouble(trouble) for trouble in found.failed])
+        failed=[_trouble(trouble) for trouble in found.failed], not_started=found.not_started,
+        empty=[_trouble(trouble) for trouble in found.empty])
 
 
 def _teacher(folder: Path, metric: str) -> tuple[float | None, str | None]:
@@ -168,25 +225,35 @@ def _teacher(folder: Path, metric: str) -> tuple[float | None, str | None]:
         return None, f'the teacher has no result: {_why(folder / "teacher")} (log: {folder / "teacher/output.log"})'
     if metric not in result['metrics']:
         return None, f'of the teacher {_lacks(metric, result["metrics"])}'
-    return result['metrics'][metric], None
+    reason = why_none(metric, result['metrics'][metric])
+    return (result['metrics'][metric], None) if reason is None else (None, f"the teacher's {reason}")
 
 
-def _no_gap(gap: float | None, teacher: float | None, no_teacher: str | None) -> str | None:
+def _no_gap(gap: float | None, teacher: float | None, no_teacher: str | None, digits: int) -> str | None:
     if teacher is None:
         return no_teacher
     if gap is None:
         return 'no run of the student alone is finished'
     if gap <= 0:
-        return (f'the teacher ({_number(teacher)}) is no better than the student alone ({_number(teacher - gap)}), '
-                'there is no gap to close')
+        return (f'the teacher ({teacher:.{digits}f}) is no better than the student alone '
+                f'({teacher - gap:.{digits}f}), there is no gap to close')
     return None
 
 
-def _last(metrics: Mapping[str, Mapping[str, float]], epochs: int) -> dict[str, float]:
-    return {key: values[str(epochs)] for key, values in metrics.items() if str(epochs) in values}
+def _no_last_score(result: Mapping[str, Any], metric: str) -> str | None:
+    """Why a finished run gives no number; ``None`` if it gives one."""
+    if result['epochs'] in scores(result, metric):
+        return None
+    last = {key: values[str(result['epochs'])] for key, values in result['metrics'].items()
+            if str(result['epochs']) in values}
+    if metric in last:
+        return f'its last {why_none(metric, last[metric])}'
+    if result['epochs'] in result.get('nothing_found', []):
+        return f'it found nothing in its last epoch, which leaves no `{metric}`'
+    return _lacks(metric, last)
 
 
-def _lacks(metric: str, known: Mapping[str, float]) -> str:
+def _lacks(metric: str, known: Iterable[str]) -> str:
     return f'no `{metric}` was measured; `--metric` may be one of {", ".join(known) or "none"}'
 
 
@@ -195,23 +262,26 @@ def _why(folder: Path) -> str:
     return path.read_text().strip() if path.exists() else 'not finished'
 
 
-def _number(value: float) -> str:
-    return f'{value:.3f}' if abs(value) <= 1 else f'{value:.2f}'  # mAP is a share, accuracies are in percent
+def digits_of(summary: pd.DataFrame, teacher: float | None) -> int:
+    """After the point, the same in a whole table: mAP is a share, accuracies are in percent."""
+    return 2 if max([*summary['mean'].abs(), abs(teacher or 0.0)]) > 1 else 3
 
 
-def _signed(value: float) -> str:
-    return ('+' if value >= 0 else '') + _number(value)
+def _mean(row: pd.Series, digits: int) -> str:
+    return f'{row["mean"]:.{digits}f}' + ('' if math.isnan(row['sd']) else f' ± {row["sd"]:.{digits}f}')
 
 
-def _mean(row: pd.Series) -> str:
-    return _number(row['mean']) + ('' if math.isnan(row['sd']) else f' ± {_number(row["sd"])}')
-
-
-def _difference(row: pd.Series, method: str) -> str:
+def _difference(row: pd.Series, method: str, digits: int) -> str:
     if method == ALONE or math.isnan(row['difference']):
         return ''
-    interval = '' if math.isnan(row['low']) else f' [{_signed(row["low"])}, {_signed(row["high"])}]'
-    return _signed(row['difference']) + interval
+    interval = '' if math.isnan(row['low']) else f' [{row["low"]:+.{digits}f}, {row["high"]:+.{digits}f}]'
+    return f'{row["difference"]:+.{digits}f}{interval}'
+
+
+def _pair(row: pd.Series, digits: int, alike: bool) -> str:
+    count = '' if alike else f' ({row["pairs"]})'
+    sign = ' *' if row['low'] > 0 or row['high'] < 0 else '  '
+    return f'{row["difference"]:+.{digits}f} ± {row["high"] - row["difference"]:.{digits}f}{count}{sign}'
 
 
 def _share(row: pd.Series) -> str:

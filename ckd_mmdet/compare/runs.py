@@ -66,9 +66,9 @@ class Run:
 
         mmengine saves an epoch before it validates it: where the validation was cut off, the epoch is trained again.
         """
-        logged = {epoch for values in read_metrics(self.folder).values() for epoch in values}
+        validated = read_validations(self.folder)
         return max((epoch for epoch in whole_epochs(self.folder)
-                    if epoch <= self.epochs and (epoch in logged or not self.is_validated(epoch))), default=0)
+                    if epoch <= self.epochs and (epoch in validated or not self.is_validated(epoch))), default=0)
 
     def command(self) -> list[str]:
         """The training's command line, from the start or from where it was interrupted."""
@@ -89,12 +89,15 @@ class Run:
             ValueError: If the last epoch was not validated.
             OSError: If the result cannot be written; the run is not finished then.
         """
-        metrics = read_metrics(self.folder)
-        if not any(self.epochs in values for values in metrics.values()):
+        validations = read_validations(self.folder)
+        if self.epochs not in validations:
             raise ValueError(f'no validation of its last epoch, {self.epochs}, is logged')
-        result = dict(method=self.method, seed=self.seed, epochs=self.epochs,
-                      metrics={key: {str(epoch): value for epoch, value in sorted(values.items())}
-                               for key, values in metrics.items()},
+        metrics: dict[str, dict[str, float | None]] = {}
+        for epoch, found in sorted(validations.items()):
+            for key, value in found.items():
+                metrics.setdefault(key, {})[str(epoch)] = value if math.isfinite(value) else None  # JSON knows no NaN
+        result = dict(method=self.method, seed=self.seed, epochs=self.epochs, metrics=metrics,
+                      nothing_found=[epoch for epoch, found in sorted(validations.items()) if not found],
                       seconds_per_step=step_seconds(self.folder), seconds=round(seconds, 1), device=device,
                       config=self.digest, versions=versions())
         write_whole(self.result_file, json.dumps(result, indent=2) + '\n')
@@ -125,16 +128,15 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) and 'metrics' in result else None
 
 
-def read_metrics(folder: Path) -> dict[str, dict[int, float]]:
-    """What each validation of a run found, by metric and epoch; of an epoch trained twice the second time."""
-    found: dict[str, dict[int, float]] = {}
-    for record in (record for path in scalar_files(folder) for record in read_records(path)):
-        if 'loss' in record or 'step' not in record:
-            continue
-        for key, value in record.items():
-            if key not in NO_METRICS and isinstance(value, int | float):
-                found.setdefault(key, {})[int(record['step'])] = float(value)
-    return found
+def read_validations(folder: Path) -> dict[int, dict[str, float]]:
+    """The metrics of each validation of a run by epoch; of an epoch validated twice those of the second time.
+
+    None where the detector found nothing: mmdet's CocoMetric measures nothing then.
+    """
+    return {int(record['step']): {key: float(value) for key, value in record.items()
+                                  if key not in NO_METRICS and isinstance(value, int | float)}
+            for path in scalar_files(folder) for record in read_records(path)
+            if 'loss' not in record and 'step' in record}
 
 
 def step_seconds(folder: Path) -> float | None:
@@ -195,7 +197,7 @@ def finish_teacher(folder: Path) -> dict[str, Any]:
     if not written:
         raise ValueError('its test has left no metrics')
     metrics = {key: value for key, value in written[-1].items()
-               if key not in NO_METRICS and isinstance(value, int | float) and not math.isnan(value)}
+               if key not in NO_METRICS and isinstance(value, int | float) and math.isfinite(value)}
     result = dict(metrics=metrics, versions=versions())
     write_whole(folder / 'result.json', json.dumps(result, indent=2) + '\n')
     return result

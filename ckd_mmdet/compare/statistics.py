@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
@@ -15,19 +17,42 @@ LEVEL = 0.95
 COLUMNS = ['seeds', 'mean', 'sd', 'pairs', 'difference', 'low', 'high', 'share', 'share_low', 'share_high', 'seconds']
 
 
+MEAN_PRECISION = re.compile(r'coco/(bbox|segm)_mAP(_50|_75)?')
+"""What is 0 of a detector that finds nothing; those of small or large objects are not, where there are none."""
+
+
+def scores(result: Mapping[str, Any], metric: str) -> dict[int, float]:
+    """What a run scored by epoch, as in its ``result.json``; without the epochs of which :func:`why_none` has a reason.
+
+    A detector that finds nothing has no metrics, mmdet measures none; its mean average precision is 0.
+    """
+    found = dict.fromkeys(result.get('nothing_found', []), 0.0) if MEAN_PRECISION.fullmatch(metric) else {}
+    found |= {int(epoch): value for epoch, value in result['metrics'].get(metric, {}).items()}
+    return {epoch: value for epoch, value in found.items() if why_none(metric, value) is None}
+
+
+def why_none(metric: str, value: float | None) -> str | None:
+    """Why a logged value is no score; ``None`` of one that is."""
+    if value is None or not math.isfinite(value):
+        return f'`{metric}` is NaN or infinite'
+    if value == -1 and metric.startswith('coco/'):
+        return f"`{metric}` is -1, by which COCO's evaluation says that there is no such object"
+    return None
+
+
 def tabulate(results: Iterable[Mapping[str, Any]], metric: str) -> pd.DataFrame:
     """One row a run and validated epoch.
 
     Args:
-        results: As in the runs' ``result.json``; those without the metric give no rows.
+        results: As in the runs' ``result.json``; an epoch without a score gives no row.
         metric: Key of the metric.
 
     Returns:
         Columns ``method``, ``seed``, ``epoch``, ``value``, ``last`` (is it the run's last epoch), ``seconds`` (a step).
     """
-    rows = [dict(method=result['method'], seed=result['seed'], epoch=int(epoch), value=value,
-                 last=int(epoch) == result['epochs'], seconds=result['seconds_per_step'])
-            for result in results for epoch, value in result['metrics'].get(metric, {}).items()]
+    rows = [dict(method=result['method'], seed=result['seed'], epoch=epoch, value=value,
+                 last=epoch == result['epochs'], seconds=result['seconds_per_step'])
+            for result in results for epoch, value in scores(result, metric).items()]
     columns = ['method', 'seed', 'epoch', 'value', 'last', 'seconds']
     return pd.DataFrame(rows, columns=columns).astype(dict(value=float, seconds=float, last=bool))
 
@@ -68,6 +93,28 @@ def summarize(values: pd.DataFrame, methods: Sequence[str], teacher: float | Non
                 row |= dict(share=difference / gap, share_low=low / gap, share_high=high / gap)
         rows[method] = row
     return pd.DataFrame(list(rows.values()), index=list(rows), columns=COLUMNS)
+
+
+def compare_methods(values: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Of every two distilled methods the paired difference, with its interval as in :func:`summarize`.
+
+    Args:
+        values: As of :func:`tabulate`.
+        summary: As of :func:`summarize`.
+
+    Returns:
+        One row a pair with two or more common seeds, columns ``method``, ``other``, ``pairs`` (common seeds),
+        ``difference`` (of the method less the other), ``low``, ``high``; ``method`` has the higher mean of all its
+        seeds, and they come in the order of these.
+    """
+    table = values[values['last']].pivot(index='seed', columns='method', values='value')
+    ranked = summary.drop(index=ALONE, errors='ignore').sort_values('mean', ascending=False, kind='stable').index
+    rows = []
+    for method, other in combinations(ranked, 2):
+        difference, low, high, pairs = paired(table[method] - table[other])
+        if pairs >= 2:
+            rows.append(dict(method=method, other=other, pairs=pairs, difference=difference, low=low, high=high))
+    return pd.DataFrame(rows, columns=['method', 'other', 'pairs', 'difference', 'low', 'high'])
 
 
 def paired(differences: pd.Series) -> tuple[float, float, float, int]:

@@ -15,8 +15,8 @@ from ckd_mmdet.compare.plan import Matrix, Settings, keep_matrix
 from ckd_mmdet.compare.report import Found, write_report
 from mmengine.config import Config
 
-# It trains an epoch in no time, as its plan says: method, seed and epoch decide the score. `fails` and `waits` name
-# runs; one that waits does so after its first epoch, until it is ended.
+# It trains an epoch in no time, as its plan says: method, seed and epoch decide the score. `fails`, `waits` and `blind`
+# name runs; one that waits does so after its first epoch, until it is ended, and a blind one finds nothing.
 PLAYED = '''
 import json, os, re, sys, time, zipfile
 from pathlib import Path
@@ -49,7 +49,8 @@ for epoch in range(first, plan['epochs'] + 1):
             (folder / 'waits').write_text(str(os.getpid()))
             time.sleep(60)
         score = plan['scores'][method] + seed * 0.01 - (plan['epochs'] - epoch) * 0.1
-        scalars.write(json.dumps({'coco/bbox_mAP': score, 'coco/bbox_mAP_50': 0.9, 'time': 1.0, 'step': epoch}) + '\\n')
+        found = {} if name in plan.get('blind', []) else {'coco/bbox_mAP': score, 'coco/bbox_mAP_50': 0.9}
+        scalars.write(json.dumps({**found, 'time': 1.0, 'step': epoch}) + '\\n')
 (folder / 'student.pth').write_text('the student')
 '''
 EPOCHS = 3

@@ -53,6 +53,16 @@ def test_one_failed_run_is_told_with_its_reason_and_the_rest_goes_on_and_the_nex
     assert len(calls(tmp_path / 'out', 'kd/0')) == 2 and len(calls(tmp_path / 'out', 'none/0')) == 1
 
 
+def test_a_run_that_finds_nothing_is_finished_and_never_trained_again(play: Callable, tmp_path: Path) -> None:  # noqa: F811
+    play(blind=['kd/0', 'none/1'])
+    found = run(a_matrix(tmp_path / 'out', ['none', 'kd'], [0, 1]))
+    assert not found.failed and [(one.method, one.seed) for one in found.empty] == [('none', 1), ('kd', 0)]
+    assert found.summary['mean'].to_dict() == pytest.approx({'none': 0.2, 'kd': 0.23})
+    found = run(a_matrix(tmp_path / 'out', ['none', 'kd'], [0, 1], metric='coco/bbox_mAP_s'))
+    assert 'found nothing' in found.failed[1].reason and len(found.failed) == 4
+    assert {len(calls(tmp_path / 'out', f'{method}/{seed}')) for method in ('none', 'kd') for seed in (0, 1)} == {1}
+
+
 def test_a_refused_method_stands_in_the_report_and_the_rest_trains(play: Callable, tmp_path: Path,  # noqa: F811
                                                                    capfd: pytest.CaptureFixture) -> None:
     found = run(a_matrix(tmp_path / 'out', ['none', Method('dist', refused='needs a softmax')], [0]))

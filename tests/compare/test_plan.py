@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ckd_mmdet.compare import plan
 from ckd_mmdet.compare.methods import Method
 from ckd_mmdet.compare.plan import FILE, Settings, keep_matrix, make_matrix
 
@@ -75,6 +76,21 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(tmp_path: Path) 
     assert contents(tmp_path) == {str(tmp_path / 'thesis.tex'): b'years of work'}
 
 
+@pytest.mark.parametrize('killed', ['write_whole', '_dump'])
+def test_a_command_that_is_killed_while_it_writes_the_plan_goes_on_next_time(
+        killed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / '.lock').touch()
+    (tmp_path / f'.{FILE}.part').write_text('{"student')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(plan, killed, kill)
+        keep_matrix(a_matrix(tmp_path))
+    keep_matrix(a_matrix(tmp_path))
+    assert {path.name for path in (tmp_path / 'configs').iterdir()} == {'none.py', 'kd.py', 'the_teacher.py'}
+
+
 def test_looking_writes_nothing(tmp_path: Path) -> None:
     keep_matrix(a_matrix(tmp_path / 'new'), write=False)
     assert not (tmp_path / 'new').exists()
@@ -96,9 +112,14 @@ def test_senseless_settings_are_refused(changes: dict[str, Any], text: str, tmp_
     (dict(methods=['kd', 'dark']), "'dark' is unknown; take of none, ckd"),
     (dict(checkpoint='gone.pth'), "`--teacher-checkpoint` needs a file that exists, 'gone.pth' does not"),
     (dict(teacher='gone.py'), '`teacher.config` needs a readable config'),
+    (dict(student='bad.py'), r'bad\.py: its config is broken: SyntaxError: .*never closed'),
+    (dict(teacher='bad.py'), r'`teacher` needs a readable config, .*bad\.py is none: .*never closed'),
+    (dict(options={'model.student.backbone.depht': 18}), "r18w16.*: its config is broken: TypeError: .*'depht'"),
     (dict(options={'train_dataloader.dataset.data_root': 'gone/'}), '`train_dataloader.dataset.data_root` needs')])
 def test_bad_input_is_refused_before_anything_is_written(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
     (tmp_path / 'weights.pth').write_text('weights')
+    (tmp_path / 'bad.py').write_text('model = dict(')
+    changes = {key: str(tmp_path / value) if value == 'bad.py' else value for key, value in changes.items()}
     settings = Settings(**{**DIGITS, 'methods': ['kd'], 'seeds': [0], 'out': tmp_path / 'out',
                            'checkpoint': str(tmp_path / 'weights.pth'), **changes})
     with pytest.raises(ValueError, match=text):

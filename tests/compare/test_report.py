@@ -36,7 +36,11 @@ def report(folder: Path, scores: dict[str, list[float]] = SCORES, teacher: float
 
 
 def cells(folder: Path) -> list[list[str]]:
-    lines = [line for line in (folder / 'table.md').read_text().splitlines() if line.startswith('|')]
+    return table_of((folder / 'table.md').read_text().split('\n\n')[0])
+
+
+def table_of(text: str) -> list[list[str]]:
+    lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1
     assert set(lines[1]) == set('|-: ')
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in [lines[0], *lines[2:]]]
@@ -70,7 +74,9 @@ def test_one_seed_shows_no_interval_and_says_so(tmp_path: Path) -> None:
     report(tmp_path, {'none': [0.4], 'kd': [0.45]})
     assert cells(tmp_path)[1:3] == [['none', '0.400', '', '', '0.1', '1'],
                                     ['kd', '0.450', '+0.050', '42 %', '0.1', '1']]
-    assert 'One seed is no proof' in (tmp_path / 'table.md').read_text()
+    assert cells(tmp_path)[0][2] == 'Δ vs none'
+    text = (tmp_path / 'table.md').read_text()
+    assert 'One seed is no proof' in text and 'confidence' not in text and 'Paired' not in text
 
 
 @pytest.mark.parametrize(('teacher', 'text'), [
@@ -111,6 +117,78 @@ def test_percent_metrics_keep_two_digits_and_their_name(tmp_path: Path) -> None:
     assert cells(tmp_path)[0][1] == 'top-1 mean ± sd' and cells(tmp_path)[2][1] == '72.75 ± 1.06'
 
 
+def test_the_digits_are_those_of_the_largest_mean_in_all_of_a_table(tmp_path: Path) -> None:
+    report(tmp_path, {'none': [0.5, 0.9, 1.3], 'kd': [70.5, 71.3, 71.1]}, 75.0, metric='accuracy/top1')
+    assert cells(tmp_path)[1][1] == '0.90 ± 0.40' and cells(tmp_path)[2][1] == '70.97 ± 0.42'
+    assert cells(tmp_path)[2][2].startswith('+70.07 [+6')
+
+
+def test_every_two_methods_are_compared_below_the_table(tmp_path: Path) -> None:
+    scores = {'none': [0.3, 0.3, 0.3], 'kd': [0.40, 0.41, 0.45], 'ckd': [0.42, 0.45, 0.45], 'dkd': [0.35, 0.36, 0.40]}
+    report(tmp_path, scores, methods=tuple(scores))
+    *_, title, rows = (tmp_path / 'table.md').read_text().split('\n\n')
+    assert title.startswith('Paired differences between methods, the row less the column, ± half of the 95 % conf')
+    assert 'over the seeds that both have (3);' in title
+    assert table_of(rows.strip()) == [['method', '2.', '3.'], ['1. ckd', '+0.020 ± 0.050', '+0.070 ± 0.050 *'],
+                                      ['2. kd', '', '+0.050 ± 0.000 *'], ['3. dkd', '', '']]
+    pairs = json.loads((tmp_path / 'table.json').read_text())['pairs']
+    assert [(pair['method'], pair['other'], pair['pairs']) for pair in pairs] == [
+        ('ckd', 'kd', 3), ('ckd', 'dkd', 3), ('kd', 'dkd', 3)]
+    half = 4.302652729911275 * 0.02 / math.sqrt(3)
+    assert [pairs[0][key] for key in ('difference', 'low', 'high')] == pytest.approx([0.02, 0.02 - half, 0.02 + half])
+
+
+def test_pairs_of_unlike_seeds_say_how_many_they_share(tmp_path: Path) -> None:
+    report(tmp_path, {'none': [0.3] * 3, 'kd': [0.4, 0.41, 0.42], 'ckd': [0.42, 0.44, 0.46], 'dkd': [0.35, 0.35],
+                      'pkd': [0.5]}, methods=('none', 'kd', 'ckd', 'dkd', 'pkd'))
+    rows = next(part for part in (tmp_path / 'table.md').read_text().split('\n\n') if part.startswith('| method | '))
+    assert 'that both have, in brackets' in (tmp_path / 'table.md').read_text()
+    assert [[cell.split('± ')[-1] for cell in row] for row in table_of(rows)[1:]] == [
+        ['1. ckd', '0.025 (3) *', '0.127 (2)'], ['2. kd', '', '0.064 (2)'], ['3. dkd', '', '']]
+
+
+def test_a_run_that_found_nothing_counts_as_0_and_is_told(tmp_path: Path) -> None:
+    report(tmp_path)
+    path = tmp_path / 'runs/kd/1/result.json'
+    result = dict(json.loads(path.read_text()), metrics={}, nothing_found=[1, 2])
+    path.write_text(json.dumps(result))
+    found = write_report(tmp_path)
+    assert found.summary.loc['kd', 'mean'] == pytest.approx((0.42 + 0 + 0.45) / 3) and not found.failed
+    assert ('Counted as 0:\n\n- kd, seed 1: found nothing in its last epoch (log: '
+            in (tmp_path / 'table.md').read_text())
+    found = write_report(tmp_path, 'coco/bbox_mAP_s')
+    assert found.failed[4].reason == 'it found nothing in its last epoch, which leaves no `coco/bbox_mAP_s`'
+    assert not found.empty
+
+
+@pytest.mark.parametrize('value', ['null', 'NaN', '-1.0'])  # NaN: as results of before are written
+def test_what_is_no_score_is_trouble_and_never_part_of_a_mean(value: str, tmp_path: Path) -> None:
+    report(tmp_path)
+    result = tmp_path / 'runs/kd/1/result.json'
+    result.write_text(result.read_text().replace('0.45', value))
+    found = write_report(tmp_path)
+    assert found.summary.loc['kd', 'seeds'] == 2 and [str(one.method) for one in found.failed] == ['kd']
+    assert found.failed[0].reason.startswith('its last `coco/bbox_mAP` is ' + ('-1' if '1' in value else 'NaN'))
+    json.loads((tmp_path / 'table.json').read_text(), parse_constant=pytest.fail)
+
+
+def test_a_matrix_without_any_score_is_reported_all_the_same(tmp_path: Path) -> None:
+    found = report(tmp_path, {'none': [math.nan] * 2, 'kd': [-1.0] * 2}, -1.0)
+    text = (tmp_path / 'table.md').read_text()
+    assert text.startswith('No run is finished.') and len(found.failed) == 4
+    assert "the teacher's `coco/bbox_mAP` is -1" in found.no_gap
+
+
+def test_what_was_never_started_is_told_in_one_line(tmp_path: Path) -> None:
+    report(tmp_path, {'none': [0.4, 0.4, 0.4], 'kd': [0.5]},
+           methods=('none', 'kd', 'ckd', 'a/pkd.py', Method('dist', refused='no softmax')))
+    found = read_matrix(tmp_path)
+    assert found.not_started == {'kd': [1, 2], 'ckd': [0, 1, 2], 'a/pkd.py': [0, 1, 2]} and not found.failed
+    assert (tmp_path / 'table.md').read_text().endswith(
+        '\n\nNot started: kd with seeds 1, 2; ckd, pkd with seeds 0, 1, 2.\n')
+    assert json.loads((tmp_path / 'table.json').read_text())['not_started'] == found.not_started
+
+
 def test_a_metric_that_no_run_has_is_told_with_those_that_are_there(tmp_path: Path) -> None:
     report(tmp_path)
     found = read_matrix(tmp_path, 'coco/segm_mAP')
@@ -137,6 +215,10 @@ def test_the_plots_name_every_method_and_the_teacher(tmp_path: Path, monkeypatch
     report(tmp_path)
     for text in ('none', 'kd', 'teacher', 'epoch', 'validation mAP', 'Mean of 3 seeds, band ± 1 standard deviation',
                  'Δ mAP to the student alone', 'share of the gap to the teacher'):
+        assert text in written
+    written.clear()
+    report(tmp_path / 'unlike', {'none': [0.4, 0.4], 'kd': [0.5, 0.5, 0.6]})
+    for text in ('none (2 seeds)', 'kd (3 seeds)', 'Mean of the seeds, band ± 1 standard deviation'):
         assert text in written
 
 

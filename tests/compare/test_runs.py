@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import zipfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from ckd_mmdet.compare.runs import (
     epochs_done,
     finish_teacher,
     make_runs,
-    read_metrics,
+    read_validations,
     step_seconds,
     why_it_failed,
 )
@@ -72,7 +73,7 @@ def test_of_an_epoch_validated_twice_the_second_counts_and_half_a_line_does_not(
     log(tmp_path, step(1, 0.1), validation(1, 0.1), validation(2, 0.2))
     path = log(tmp_path, step(2, 0.1), validation(2, 0.25), started='2')
     path.write_text(path.read_text() + '{"coco/bbox_mAP": 0.9, "st')
-    assert read_metrics(tmp_path) == {'coco/bbox_mAP': {1: 0.1, 2: 0.25}}
+    assert read_validations(tmp_path) == {1: {'coco/bbox_mAP': 0.1}, 2: {'coco/bbox_mAP': 0.25}}
 
 
 def test_the_time_of_a_step_is_the_median_after_the_first_epoch(tmp_path: Path) -> None:
@@ -98,6 +99,29 @@ def test_a_finished_run_leaves_its_result_and_the_student(tmp_path: Path) -> Non
     assert result['config'] == run.digest and set(result['versions']) == {'ckd_mmdet', 'torch', 'mmengine'}
     assert run.is_finished()
     assert {path.name for path in run.folder.iterdir() if path.is_file()} == {'result.json', 'student.pth'}
+
+
+def test_an_epoch_in_which_nothing_was_found_is_validated(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    nothing = dict(data_time=0.1, time=0.2, step=3)  # all that mmdet's CocoMetric leaves
+    log(run.folder, step(1, 0.5), validation(1, 0.1), nothing)
+    checkpoint(run, 3)
+    assert run.resumable_epoch() == 3
+    result = run.finish(1.0, 'CPU', keep=False)
+    assert result['nothing_found'] == [3] and result['metrics'] == {'coco/bbox_mAP': {'1': 0.1}}
+    assert run.is_finished()
+
+
+def test_a_result_is_valid_json_whatever_was_measured(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    log(run.folder, validation(2, math.inf), validation(3, math.nan))
+    run.finish(1.0, 'CPU', keep=False)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    result = json.loads(run.result_file.read_text(), parse_constant=refuse)
+    assert result['metrics'] == {'coco/bbox_mAP': {'2': None, '3': None}} and result['nothing_found'] == []
 
 
 def test_checkpoints_stay_where_they_are_asked_for(tmp_path: Path) -> None:

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 import pytest
-from ckd_mmdet.compare.statistics import curves, gap_of, paired, summarize, tabulate
+from ckd_mmdet.compare.statistics import (
+    compare_methods,
+    curves,
+    gap_of,
+    paired,
+    scores,
+    summarize,
+    tabulate,
+    why_none,
+)
 
 T_OF_2, T_OF_1, T_OF_4 = 4.302652729911275, 12.706204736432095, 2.7764451051977987  # 97.5 % points, any table has them
 
@@ -82,6 +91,44 @@ def test_methods_without_a_finished_run_have_no_row() -> None:
     assert summarize(tabulate([], 'mAP'), ['none', 'kd'], 0.5).empty
     lone = summarize(tabulate(results(kd=[0.5, 0.6]), 'mAP'), ['none', 'kd'], 0.7)
     assert list(lone.index) == ['kd'] and math.isnan(lone.loc['kd', 'difference'])
+
+
+@pytest.mark.parametrize(('metric', 'epochs'), [
+    ('coco/bbox_mAP', {1: 0.0, 2: 0.3}), ('coco/bbox_mAP_50', {1: 0.0}), ('coco/segm_mAP_75', {1: 0.0}),
+    ('coco/bbox_mAP_s', {}), ('accuracy/top1', {})])
+def test_a_detector_that_finds_nothing_has_a_mean_precision_of_0_and_no_other_score(metric: str, epochs: dict) -> None:
+    assert scores(dict(metrics={'coco/bbox_mAP': {'2': 0.3}}, nothing_found=[1]), metric) == epochs
+
+
+@pytest.mark.parametrize(('metric', 'value', 'text'), [
+    ('mAP', None, '`mAP` is NaN or infinite'), ('mAP', math.nan, 'NaN'), ('mAP', math.inf, 'NaN or inf'),
+    ('coco/bbox_mAP_s', -1.0, 'there is no such object')])
+def test_what_is_no_score_gives_no_row_and_has_a_reason(metric: str, value: float | None, text: str) -> None:
+    assert text in why_none(metric, value)
+    result = dict(method='kd', seed=0, epochs=2, seconds_per_step=0.1, metrics={metric: {'1': 0.5, '2': value}})
+    assert tabulate([result], metric)[['epoch', 'value']].to_numpy().tolist() == [[1, 0.5]]
+
+
+def test_minus_1_is_a_score_of_other_metrics() -> None:
+    assert why_none('correlation/tau', -1.0) is None and why_none('coco/bbox_mAP', 0.0) is None
+
+
+def test_every_two_methods_with_two_common_seeds_are_compared_the_better_less_the_other() -> None:
+    runs = results(none=[0.1, 0.1, 0.1], kd=[0.40, 0.41, 0.45], ckd=[0.42, 0.45, 0.45], pkd=[0.3], dkd=[0.1, 0.2])
+    values = tabulate(runs, 'mAP')
+    found = compare_methods(values, summarize(values, ['none', 'kd', 'ckd', 'pkd', 'dkd'], None))
+    assert found[['method', 'other', 'pairs']].to_numpy().tolist() == [
+        ['ckd', 'kd', 3], ['ckd', 'dkd', 2], ['kd', 'dkd', 2]]  # one seed of pkd makes no pair
+    half = T_OF_2 * 0.02 / math.sqrt(3)  # differences 0.02, 0.04, 0.00
+    assert found.loc[0, ['difference', 'low', 'high']].tolist() == pytest.approx([0.02, 0.02 - half, 0.02 + half])
+    half = T_OF_1 * 0.07 / math.sqrt(2) / math.sqrt(2)  # differences 0.32, 0.25
+    assert found.loc[1, ['difference', 'low', 'high']].tolist() == pytest.approx([0.285, 0.285 - half, 0.285 + half])
+
+
+@pytest.mark.parametrize('runs', [{}, dict(none=[0.1, 0.2], kd=[0.1, 0.2]), dict(kd=[0.1], ckd=[0.2])])
+def test_nothing_to_compare_gives_no_pairs(runs: dict) -> None:
+    values = tabulate(results(**runs), 'mAP')
+    assert compare_methods(values, summarize(values, list(runs), None)).empty
 
 
 def test_the_curve_is_the_mean_over_the_seeds_at_each_epoch() -> None:

@@ -49,6 +49,8 @@ def distilled() -> list[str]:
 
 def plain_twin(name: str) -> Path:
     """The student alone, under the same schedule, of a config named ``<method>_<detector>_<teacher>-<student>_...``."""
+    if name.startswith('study/'):  # variants of one recipe
+        return BASELINES / 'faster_rcnn_r18w16_fpn_9e_digit_scenes.py'
     part = METHOD_NAME.fullmatch(Path(name).stem)
     return BASELINES / f'{part["detector"]}_{part["student"]}_{compared(part["rest"])}.py'
 
