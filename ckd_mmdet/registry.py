@@ -12,7 +12,7 @@ from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='ckd_mmdet',
-                  locations=['ckd_mmdet.distiller', 'ckd_mmdet.losses'])
+                  locations=['ckd_mmdet.distiller', 'ckd_mmdet.losses', 'ckd_mmdet.classification.backbones'])
 TASK_UTILS = Registry('task util', parent=ROOT_TASK_UTILS, scope='ckd_mmdet',
                       locations=['ckd_mmdet.aligners', 'ckd_mmdet.selectors'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hooks'])
