@@ -15,13 +15,29 @@ class Side:
 
     logits: Tensor
     """Raw class scores, shape ``(n, c)``."""
+    features: Tensor | None = None
+    """Input of the last classifier layer, shape ``(n, d)``; ``d`` may be another on the other side."""
+    centers: Tensor | None = None
+    """That layer's weight rows, the category centres, shape ``(c, d)``."""
+    biases: Tensor | None = None
+    """That layer's biases, shape ``(c,)``, where it has some."""
+
+    def select(self, index: Tensor) -> Side:
+        """The rows at ``index``, shape ``(m,)``."""
+        features = None if self.features is None else self.features[index]
+        return replace(self, logits=self.logits[index], features=features)
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that is there."""
+        return [part for part in (self.logits, self.features, self.centers, self.biases) if part is not None]
 
 
 @dataclass(frozen=True)
 class AlignedSamples:
     """Row ``i`` of the student and row ``i`` of the teacher speak of the same region of the same image.
 
-    The student's side carries gradient, the teacher's never does.
+    The student's side carries gradient, the teacher's never does. In a batch that holds each image in several views, a
+    row is a view.
     """
 
     student: Side
@@ -29,15 +45,28 @@ class AlignedSamples:
     num_classes: int
     """Number of foreground classes."""
     labels: Tensor | None = None
-    """Shape ``(n,)``, int64; ``num_classes`` is background, negative is to be ignored."""
+    """Shape ``(n,)``, int64; ``num_classes`` is background, negative is to be ignored. Of mixed images soft, shape
+    ``(n, num_classes)`` and floating."""
     image_ids: Tensor | None = None
-    """Index of the row's image in the batch, shape ``(n,)``, int64."""
+    """Index of the row's image in the batch, shape ``(n,)``, int64; the views of one image share it."""
     scoring: str = 'softmax'
-    """``'softmax'``: ``c = num_classes + 1``, background last; ``'sigmoid'``: ``c = num_classes``; ``'mixed'``: one
-    side of each kind, ``c = num_classes``."""
+    """``'softmax'``: ``c = num_classes + 1``, background last, or ``c = num_classes`` of a classifier, which has no
+    background; ``'sigmoid'``: ``c = num_classes``; ``'mixed'``: one side of each kind, ``c = num_classes``."""
+    views: Tensor | None = None
+    """Which view of its image a row is, shape ``(n,)``, int64; 0 is the plain one. ``None``: all are plain."""
 
     def __len__(self) -> int:
         return len(self.student.logits)
+
+    def select(self, index: Tensor) -> AlignedSamples:
+        """The rows at ``index``, shape ``(m,)``, int64."""
+        parts = {name: getattr(self, name) for name in ('labels', 'image_ids', 'views')}
+        return replace(self, student=self.student.select(index), teacher=self.teacher.select(index),
+                       **{name: part[index] for name, part in parts.items() if part is not None})
+
+    def plain(self) -> AlignedSamples:
+        """The rows of the plain views."""
+        return self if self.views is None else self.select((self.views == 0).nonzero().squeeze(1))
 
 
 @dataclass(frozen=True)
@@ -58,7 +87,7 @@ class AlignedMaps:
 
 @dataclass(frozen=True)
 class Widths:
-    """Number of channels of each level's maps, known before training."""
+    """Number of channels of each level's maps, known before training; of rows one number a side, their features'."""
 
     student: tuple[int, ...]
     teacher: tuple[int, ...]

@@ -1,11 +1,15 @@
 """The formulas, as pure functions of tensors: one value per sample or image, no reduction, no state."""
 
 from .agreement import agreement
+from .category import category_contrast, center_alignment, center_scores, feature_alignment
 from .contrast import ckd_loss
 from .dist import dist_loss
 from .dkd import dkd_loss
 from .kd import binary_kd_loss, kd_loss, standardized
 from .maps import hcl_loss, l2_loss, pkd_loss
+from .preview import binary_cross_entropy, cross_entropy, preview_threshold, preview_weights, relative_difficulty
 
-__all__ = ['agreement', 'binary_kd_loss', 'ckd_loss', 'dist_loss', 'dkd_loss', 'hcl_loss', 'kd_loss', 'l2_loss',
-           'pkd_loss', 'standardized']
+__all__ = ['agreement', 'binary_cross_entropy', 'binary_kd_loss', 'category_contrast', 'center_alignment',
+           'center_scores', 'ckd_loss', 'cross_entropy', 'dist_loss', 'dkd_loss', 'feature_alignment', 'hcl_loss',
+           'kd_loss', 'l2_loss', 'pkd_loss', 'preview_threshold', 'preview_weights', 'relative_difficulty',
+           'standardized']

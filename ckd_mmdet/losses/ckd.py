@@ -9,7 +9,7 @@ from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples, is_foreground
 from torch import Tensor
 
-from .base import RowLoss
+from .base import RowLoss, check_hard
 
 
 @MODELS.register_module()
@@ -30,6 +30,8 @@ class CKDLoss(RowLoss):
         anchors: Rows whose loss counts: ``'all'``, as released, or ``'foreground'``, the rows that hold an object, with
             every row as a negative.
         loss_weight: Factor of the mean over rows; released code uses 0.1 for detection, 10 to 100 for classification.
+        preview: ``dict(base=1.005)`` lets hard rows count little as yet as anchors, see :class:`Preview`; as negatives
+            of the others they count in full.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -39,8 +41,8 @@ class CKDLoss(RowLoss):
 
     def __init__(self, temperature: float = 1.0, negatives: str = 'teacher_student', terms: str = 'both',
                  within: str = 'batch', same_label: str = 'negative', anchors: str = 'all',
-                 loss_weight: float | str | Mapping = 1.0) -> None:
-        super().__init__(loss_weight)
+                 loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
+        super().__init__(loss_weight, preview)
         positive(temperature, 'temperature', 'CKDLoss')
         one_of(negatives, NEGATIVES, 'negatives', 'CKDLoss')
         one_of(terms, TERMS, 'terms', 'CKDLoss')
@@ -59,9 +61,10 @@ class CKDLoss(RowLoss):
             self.requires = self.requires | {'labels'}
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
-        rows = self.per_sample(aligned, epoch=epoch)
+        rows = self.previewed(aligned, epoch=epoch)
         if self.anchors == 'all':
             return rows.mean()
+        check_hard(aligned, self)
         counted = is_foreground(aligned.labels, aligned.num_classes)
         return (rows * counted).sum() / counted.sum().clamp(min=1)
 

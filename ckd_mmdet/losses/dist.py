@@ -23,6 +23,8 @@ class DISTLoss(RowLoss):
         gamma: Weight of the correlation of each class over the rows, at least 0.
         temperature: Softening of both distributions, greater than 0.
         loss_weight: Factor of the sum.
+        preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`. The part of the classes
+            is of all rows in full; only its share of the mean is weighted.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -32,8 +34,8 @@ class DISTLoss(RowLoss):
     least_columns = 2  # one probability is always 1
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0,
-                 loss_weight: float | str | Mapping = 1.0) -> None:
-        super().__init__(loss_weight)
+                 loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
+        super().__init__(loss_weight, preview)
         not_negative(beta, 'beta', 'DISTLoss')
         not_negative(gamma, 'gamma', 'DISTLoss')
         positive(temperature, 'temperature', 'DISTLoss')

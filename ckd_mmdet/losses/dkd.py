@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ckd_mmdet.functional import dkd_loss
 from ckd_mmdet.functional.checks import not_negative, positive
 from ckd_mmdet.registry import MODELS
-from ckd_mmdet.samples import AlignedSamples, Side
+from ckd_mmdet.samples import AlignedSamples
 from torch import Tensor
 
-from .base import RowLoss
+from .base import RowLoss, labelled
 
 
 @MODELS.register_module()
@@ -28,6 +27,7 @@ class DKDLoss(RowLoss):
         standardize: Standardise the logits of each row first, see :func:`ckd_mmdet.functional.standardized`.
         loss_weight: Factor of the mean over labelled rows. Released code for classification raises it from 0 over the
             first epochs; here it is constant.
+        preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -38,8 +38,8 @@ class DKDLoss(RowLoss):
     least_columns = 2  # the labelled class and another
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, standardize: bool = False,
-                 loss_weight: float | str | Mapping = 1.0) -> None:
-        super().__init__(loss_weight)
+                 loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
+        super().__init__(loss_weight, preview)
         not_negative(alpha, 'alpha', 'DKDLoss')
         not_negative(beta, 'beta', 'DKDLoss')
         positive(temperature, 'temperature', 'DKDLoss')
@@ -48,16 +48,9 @@ class DKDLoss(RowLoss):
         self.temperature = temperature
         self.standardize = standardize
 
-    def forward(self, aligned: AlignedSamples, *, epoch: int = 0) -> Tensor:
-        return super().forward(_labelled(aligned), epoch=epoch)
+    def counted(self, samples: AlignedSamples) -> AlignedSamples:
+        return labelled(super().counted(samples), self)
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         return dkd_loss(samples.student.logits, samples.teacher.logits, samples.labels, alpha=self.alpha,
                         beta=self.beta, temperature=self.temperature, standardize=self.standardize)
-
-
-def _labelled(samples: AlignedSamples) -> AlignedSamples:
-    """The rows whose label is not negative, without their images."""
-    known = samples.labels >= 0
-    return replace(samples, student=Side(samples.student.logits[known]), teacher=Side(samples.teacher.logits[known]),
-                   labels=samples.labels[known], image_ids=None)

@@ -24,6 +24,7 @@ class KDLoss(RowLoss):
             :func:`ckd_mmdet.functional.standardized`; only between two softmax heads, as it is defined over the
             classes of one distribution.
         loss_weight: Factor of the mean over rows.
+        preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -32,8 +33,8 @@ class KDLoss(RowLoss):
     scorings = frozenset({'softmax', 'sigmoid'})
 
     def __init__(self, temperature: float = 1.0, standardize: bool = False,
-                 loss_weight: float | str | Mapping = 1.0) -> None:
-        super().__init__(loss_weight)
+                 loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
+        super().__init__(loss_weight, preview)
         positive(temperature, 'temperature', 'KDLoss')
         self.temperature = temperature
         self.standardize = standardize

@@ -82,6 +82,61 @@ def dist_rows(student: Tensor, teacher: Tensor, beta: float, gamma: float, tempe
     return [temperature**2 * (beta * (1 - _correlation(q[i], p[i])) + gamma * intra) for i in range(n)]
 
 
+def category_rows(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, target: str) -> list[float]:
+    """PCKD's contrast of each sample, both halves added; ``labels`` are one a row, or shares of each class."""
+    z, y, n = student.tolist() + teacher.tolist(), labels.tolist() * 2, len(student)
+    losses = []
+    for a in range(2 * n):
+        if target == 'centers':
+            shares = y[a] if labels.ndim == 2 else [float(c == y[a]) for c in range(len(z[a]))]
+            log_sum = _log_sum_exp([x / temperature for x in z[a]])
+            found = sum(share * (x / temperature - log_sum) for share, x in zip(shares, z[a], strict=True))
+        else:
+            scores = [_dot(z[a], row) / temperature for row in z]
+            scores = [score - max(scores) for score in scores]
+            log_sum = math.log(sum(math.exp(scores[c]) for c in range(2 * n) if c != a) + 1e-7)
+            positives = [scores[b] - log_sum for b in range(2 * n) if b != a and y[b] == y[a]]
+            found = sum(positives) / len(positives)
+        losses.append(-temperature / 0.07 * found)
+    return [losses[k] + losses[n + k] for k in range(n)]
+
+
+def feature_rows(student: Tensor, teacher: Tensor) -> list[float]:
+    return [2 - 2 * _dot(_unit(s), _unit(t)) for s, t in zip(student.tolist(), teacher.tolist(), strict=True)]
+
+
+def center_score_rows(embedded: Tensor, centers: Tensor) -> list[list[float]]:
+    return [[_dot(_unit(row), center) for center in centers.tolist()] for row in embedded.tolist()]
+
+
+def center_rows(student: Tensor, teacher: Tensor, student_biases: Tensor | None = None,
+                teacher_biases: Tensor | None = None) -> list[float]:
+    rows = []
+    for c in range(len(student)):
+        ours, theirs = student[c].tolist(), teacher[c].tolist()
+        if student_biases is not None and teacher_biases is not None:
+            ours, theirs = [*ours, student_biases[c].item()], [*theirs, teacher_biases[c].item()]
+        rows.append(sum((a - b)**2 for a, b in zip(ours, theirs, strict=True)) / len(ours))
+    return rows
+
+
+def cross_entropy_rows(logits: Tensor, labels: Tensor) -> list[float]:
+    rows = []
+    for x, y in zip(logits.tolist(), labels.tolist(), strict=True):
+        shares = y if labels.ndim == 2 else [float(c == y) for c in range(len(x))]
+        rows.append(-sum(share * math.log(p) for share, p in zip(shares, _softmax(x, 1.0), strict=True)))
+    return rows
+
+
+def binary_cross_entropy_rows(logits: Tensor, labels: Tensor) -> list[float]:
+    rows = []
+    for x, y in zip(logits.tolist(), labels.tolist(), strict=True):
+        shares = y if labels.ndim == 2 else [float(c == y) for c in range(len(x))]
+        ps = [1 / (1 + math.exp(-value)) for value in x]
+        rows.append(-sum(a * math.log(p) + (1 - a) * math.log(1 - p) for a, p in zip(shares, ps, strict=True)))
+    return rows
+
+
 def agreement_numbers(student: Tensor, teacher: Tensor) -> dict[str, float]:
     s, t = [_unit(row) for row in student.tolist()], [_unit(row) for row in teacher.tolist()]
     n = len(s)

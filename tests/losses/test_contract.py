@@ -3,12 +3,13 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ckd_mmdet.losses  # noqa: F401  registers them
 import pytest
 import torch
-from ckd_mmdet.losses import DistillLoss, L2Loss, MapLoss, PKDLoss, RowLoss
+from ckd_mmdet.losses import CenterAlignmentLoss, DistillLoss, L2Loss, MapLoss, PKDLoss, RowLoss
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Side, Widths
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ LOSSES = sorted((part for part in MODELS.module_dict.values()
 ROW_LOSSES = [loss for loss in LOSSES if issubclass(loss, RowLoss)]
 MAP_LOSSES = [loss for loss in LOSSES if issubclass(loss, MapLoss)]
 NUM_CLASSES = 4
+ROW_WIDTHS = Widths(student=(6,), teacher=(7,))
 WIDTHS = Widths(student=(6, 8, 8), teacher=(8, 8, 8))
 SIZES = [(8, 6), (4, 3), (2, 2)]
 
@@ -33,18 +35,31 @@ def rows(n: int, seed: int = 0) -> AlignedSamples:
     draw = torch.Generator().manual_seed(seed)
     student, teacher = (3 * torch.randn(n, NUM_CLASSES + 1, generator=draw) for _ in range(2))
     labels = torch.randint(-1, NUM_CLASSES + 1, (n,), generator=draw)
-    return AlignedSamples(Side(student.requires_grad_()), Side(teacher.requires_grad_()), NUM_CLASSES, labels,
+
+    def side(logits: Tensor, width: int) -> Side:
+        layer = [torch.randn(shape, generator=draw) for shape in ((NUM_CLASSES + 1, width), (NUM_CLASSES + 1,))]
+        return Side(*(part.requires_grad_() for part in (logits, torch.randn(n, width, generator=draw), *layer)))
+
+    return AlignedSamples(side(student, *ROW_WIDTHS.student), side(teacher, *ROW_WIDTHS.teacher), NUM_CLASSES, labels,
                           torch.arange(n) * 2 // max(n, 1))
 
 
-def pick(samples: AlignedSamples, index: Tensor) -> AlignedSamples:
-    return AlignedSamples(Side(samples.student.logits[index]), Side(samples.teacher.logits[index]), samples.num_classes,
-                          samples.labels[index], samples.image_ids[index])
+def rows_as(samples: AlignedSamples, dtype: torch.dtype) -> AlignedSamples:
+    return replace(samples, **{name: replace(side, logits=side.logits.to(dtype), features=side.features.to(dtype))
+                               for name, side in (('student', samples.student), ('teacher', samples.teacher))})
 
 
-def logits_as(samples: AlignedSamples, dtype: torch.dtype) -> AlignedSamples:
-    return AlignedSamples(Side(samples.student.logits.to(dtype)), Side(samples.teacher.logits.to(dtype)),
-                          samples.num_classes, samples.labels, samples.image_ids)
+def made(kind: type[RowLoss], **settings: Any) -> RowLoss:
+    """With what it learns, if it learns anything."""
+    torch.manual_seed(0)
+    loss = kind(**settings)
+    loss.build_parts(ROW_WIDTHS)
+    return loss
+
+
+def read_by(kind: type[RowLoss], samples: AlignedSamples) -> Tensor:
+    """What the loss reads of the student's rows."""
+    return samples.student.features if 'features' in kind.requires else samples.student.logits
 
 
 def maps(n: int, seed: int = 0) -> AlignedMaps:
@@ -71,15 +86,17 @@ def built(kind: type[MapLoss], seed: int = 0, **settings: Any) -> MapLoss:
 
 
 def test_there_are_losses() -> None:
-    assert {'CKDLoss', 'DISTLoss', 'DKDLoss', 'KDLoss'} <= {loss.__name__ for loss in ROW_LOSSES}
+    assert {'CKDLoss', 'CategoryContrastLoss', 'DISTLoss', 'DKDLoss', 'FeatureAlignmentLoss', 'KDLoss'} <= {
+        loss.__name__ for loss in ROW_LOSSES}
     assert {'L2Loss', 'PKDLoss', 'ReviewKDLoss'} <= {loss.__name__ for loss in MAP_LOSSES}
-    assert len(ROW_LOSSES) + len(MAP_LOSSES) == len(LOSSES)
+    # of the last layer, neither of rows nor of maps; tests/losses/test_category.py has it
+    assert set(LOSSES) - set(ROW_LOSSES) - set(MAP_LOSSES) == {CenterAlignmentLoss}
 
 
 @every_row_loss
 def test_it_gives_one_number_with_a_gradient(kind: type[RowLoss]) -> None:
     samples = rows(8)
-    loss = kind()(samples, epoch=3)
+    loss = made(kind)(samples, epoch=3)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert loss > 0
@@ -87,75 +104,78 @@ def test_it_gives_one_number_with_a_gradient(kind: type[RowLoss]) -> None:
     # a loss that reads labels has nothing to say of a row to be ignored; every other row, and loss, counts
     counted = samples.labels >= 0 if 'labels' in kind().requires else torch.ones(8, dtype=torch.bool)
     assert counted.any() and not (samples.labels >= 0).all()
-    assert torch.equal(samples.student.logits.grad.any(1), counted)
+    assert torch.equal(read_by(kind, samples).grad.any(1), counted)
 
 
 @every_row_loss
 def test_it_is_linear_in_its_weight(kind: type[RowLoss]) -> None:
     samples = rows(8)
-    one, more = kind(loss_weight=1.0)(samples), kind(loss_weight=2.5)(samples)
+    one, more = made(kind, loss_weight=1.0)(samples), made(kind, loss_weight=2.5)(samples)
     torch.testing.assert_close(more, 2.5 * one)
 
 
 @every_row_loss
 def test_the_order_of_the_rows_does_not_count_but_their_pairing_does(kind: type[RowLoss]) -> None:
     samples, order = rows(8), torch.tensor([3, 7, 0, 2, 6, 1, 5, 4])
-    shuffled = pick(samples, order)
-    torch.testing.assert_close(kind()(shuffled), kind()(samples))
-    torn = AlignedSamples(shuffled.student, samples.teacher, NUM_CLASSES, samples.labels, samples.image_ids)
-    assert abs(kind()(torn) - kind()(samples)) > 1e-2
+    shuffled = samples.select(order)
+    torch.testing.assert_close(made(kind)(shuffled), made(kind)(samples))
+    torn = replace(samples, student=shuffled.student)
+    assert abs(made(kind)(torn) - made(kind)(samples)) > 1e-2
 
 
 @every_row_loss
 def test_without_rows_it_is_zero_with_a_graph(kind: type[RowLoss]) -> None:
-    samples = rows(0)
-    loss = kind()(samples)
-    assert loss.shape == ()
-    assert loss == 0
-    loss.backward()
-    assert samples.student.logits.grad.shape == (0, NUM_CLASSES + 1)
+    samples, loss = rows(0), made(kind)
+    value = loss(samples)
+    assert value.shape == ()
+    assert value == 0
+    value.backward()
+    for tensor in [*loss.parameters(), *samples.student.tensors()]:
+        assert tensor.grad is not None
+        assert not tensor.grad.any()
 
 
 @every_row_loss
 def test_one_row_is_enough(kind: type[RowLoss]) -> None:
     samples = rows(1)
-    loss = kind()(samples)
+    loss = made(kind)(samples)
     assert loss.isfinite()
     loss.backward()
-    assert samples.student.logits.grad.isfinite().all()
+    assert read_by(kind, samples).grad.isfinite().all()
 
 
 @every_row_loss
 def test_zero_weight_switches_it_off_and_keeps_the_graph(kind: type[RowLoss]) -> None:
-    samples = rows(8)
-    loss = kind(loss_weight=0)(samples)
-    assert loss == 0
-    loss.backward()
-    assert samples.student.logits.grad is not None
-    assert not samples.student.logits.grad.any()
+    samples, loss = rows(8), made(kind, loss_weight=0)
+    value = loss(samples)
+    assert value == 0
+    value.backward()
+    for tensor in [*loss.parameters(), *samples.student.tensors()]:
+        assert tensor.grad is not None
+        assert not tensor.grad.any()
 
 
 @every_row_loss
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_it_computes_in_float32_under_autocast(kind: type[RowLoss], dtype: torch.dtype) -> None:
-    half = logits_as(rows(64), dtype)
+    half = rows_as(rows(64), dtype)
     with torch.autocast('cpu', dtype=dtype):
-        loss = kind()(half)
+        loss = made(kind)(half)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, kind()(logits_as(half, torch.float32)))
-    assert torch.autograd.grad(loss, half.student.logits)[0].isfinite().all()
+    torch.testing.assert_close(loss, made(kind)(rows_as(half, torch.float32)))
+    assert torch.autograd.grad(loss, read_by(kind, half))[0].isfinite().all()
 
 
 @every_row_loss
 def test_no_gradient_flows_to_the_teacher(kind: type[RowLoss]) -> None:
     samples = rows(8)
-    kind()(samples).backward()
-    assert samples.teacher.logits.grad is None
+    made(kind)(samples).backward()
+    assert all(tensor.grad is None for tensor in samples.teacher.tensors())
 
 
 @every_row_loss
 def test_a_copy_gives_the_same_after_the_original_was_used(kind: type[RowLoss]) -> None:
-    loss = kind(loss_weight=0.3)
+    loss = made(kind, loss_weight=0.3)
     value = loss(rows(8))
     assert copy.deepcopy(loss)(rows(8)) == value
     assert loss(rows(8)) == value  # nor does it remember a batch
@@ -171,7 +191,7 @@ def test_a_weight_that_is_none_is_refused(kind: type[DistillLoss], weight: float
 @every_row_loss
 def test_it_says_what_it_requires(kind: type[RowLoss]) -> None:
     assert 'logits' in kind().requires
-    assert kind().requires <= {'logits', 'labels', 'image_ids'}
+    assert kind().requires <= {'logits', 'labels', 'image_ids', 'features', 'centers'}
 
 
 class Projected(RowLoss):

@@ -1,0 +1,186 @@
+"""The three losses of PCKD (arXiv 2410.14143), over the last layer of both models and the features before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from ckd_mmdet.functional import category_contrast, center_alignment, center_scores, feature_alignment
+from ckd_mmdet.functional.category import TARGETS
+from ckd_mmdet.functional.checks import one_of, positive
+from ckd_mmdet.registry import MODELS
+from ckd_mmdet.samples import AlignedSamples, Widths
+from torch import Tensor, nn
+
+from .base import DistillLoss, RowLoss, labelled
+
+
+@MODELS.register_module()
+class CategoryContrastLoss(RowLoss):
+    r"""Contrast of the rows by category, in the eyes of the student's and of the teacher's category centres.
+
+    The student's features are embedded twice, in their own width and in the teacher's, by two linear layers that are
+    learned with the student and not needed after it; each is scored by the centres of its width, and
+    :func:`ckd_mmdet.functional.category_contrast` compares the scores. The teacher enters through its centres alone.
+    Every view of an image counts. Rows to be ignored are left out. The rows of one process are contrasted: under DDP
+    the loss is the mean of the ranks' own values, not the value of the joined rows.
+
+    Of a detector's RoIs, which is ours, background is a category like any other, and most rows have it: cap it with a
+    selector, ``ForegroundPlus`` say.
+
+    Args:
+        temperature: :math:`\tau > 0`; 4 as released.
+        target: ``'samples'``, as released: rows of one label attract each other; or ``'centers'``, as the paper's
+            figure draws it: each row is attracted by its own centre and repelled by the others. Soft labels, of mixup
+            or CutMix, are refused with ``'samples'``.
+        loss_weight: Factor of the mean over rows; the one published configuration uses 0.05.
+        preview: ``dict(base=1.005)``, as published: hard rows count little as yet, see :class:`Preview`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    requires = frozenset({'logits', 'labels', 'features', 'centers'})
+    scorings = frozenset({'softmax'})
+    all_views = True
+
+    def __init__(self, temperature: float = 4.0, target: str = 'samples', loss_weight: float | str | Mapping = 1.0,
+                 preview: Mapping | None = None) -> None:
+        super().__init__(loss_weight, preview)
+        positive(temperature, 'temperature', 'CategoryContrastLoss')
+        one_of(target, TARGETS, 'target', 'CategoryContrastLoss')
+        self.temperature = temperature
+        self.target = target
+        self.embeddings = nn.ModuleDict()
+        """From the student's features, ``'student'`` to their own width, ``'teacher'`` to the teacher's."""
+
+    def build_parts(self, widths: Widths) -> None:
+        ours, theirs = _feature_widths(widths, self)
+        with torch.random.fork_rng(devices=[]):  # with one seed, the student's own weights are those of it alone
+            self.embeddings = nn.ModuleDict(dict(student=nn.Linear(ours, ours), teacher=nn.Linear(ours, theirs)))
+
+    def counted(self, samples: AlignedSamples) -> AlignedSamples:
+        rows = super().counted(samples)
+        return labelled(rows, self) if rows.labels.ndim == 1 else rows  # the formula says where they may be soft
+
+    def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
+        if not self.embeddings:
+            raise _not_built(self)
+        features = samples.student.features
+        ours = center_scores(_in_full(self.embeddings['student'], features), samples.student.centers)
+        theirs = center_scores(_in_full(self.embeddings['teacher'], features), samples.teacher.centers.detach())
+        return category_contrast(ours, theirs, samples.labels, temperature=self.temperature, target=self.target)
+
+
+@MODELS.register_module()
+class FeatureAlignmentLoss(RowLoss):
+    """Distance of each row's feature from the teacher's in direction, after an MLP that is learned with the student.
+
+    The MLP is Linear, BatchNorm, ReLU, Linear, from the student's width over ``expansion`` times the teacher's to the
+    teacher's. Every view of an image counts.
+
+    Args:
+        expansion: Hidden width in widths of the teacher, at least 1; 16 as released. For features of 1024, as RoI heads
+            have them, 16 are 33 million parameters.
+        loss_weight: Factor of the mean over rows; the one published configuration uses 20.
+        preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`; not so published.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    requires = frozenset({'logits', 'features'})
+    all_views = True
+
+    def __init__(self, expansion: int = 16, loss_weight: float | str | Mapping = 1.0,
+                 preview: Mapping | None = None) -> None:
+        super().__init__(loss_weight, preview)
+        if type(expansion) is not int or expansion < 1:
+            raise ValueError(f'`FeatureAlignmentLoss` needs a whole `expansion` of at least 1, got {expansion!r}.')
+        self.expansion = expansion
+        self.mlp = nn.Sequential()
+
+    def build_parts(self, widths: Widths) -> None:
+        ours, theirs = _feature_widths(widths, self)
+        hidden = self.expansion * theirs
+        with torch.random.fork_rng(devices=[]):
+            self.mlp = nn.Sequential(nn.Linear(ours, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, theirs))
+
+    def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
+        if not self.mlp:
+            raise _not_built(self)
+        return feature_alignment(_in_full(self.mlp, samples.student.features), samples.teacher.features)
+
+
+@MODELS.register_module()
+class CenterAlignmentLoss(DistillLoss):
+    """Mean squared difference of the last layers, weights and biases; without rows it rests, like every loss of rows.
+
+    It is defined for last layers of one width. The released code leaves it out in silence where widths differ; here it
+    is refused when the models meet.
+
+    Args:
+        project: Whether to learn a linear map of the student's centres to the teacher's width, which is ours; biases
+            are compared as they are.
+        loss_weight: Factor of the mean over categories and inputs; the one published configuration uses 1.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    requires = frozenset({'centers'})
+
+    def __init__(self, project: bool = False, loss_weight: float | str | Mapping = 1.0) -> None:
+        super().__init__(loss_weight)
+        if not isinstance(project, bool):
+            raise ValueError(f'`CenterAlignmentLoss` needs a `project` of True or False, got {project!r}.')
+        self.project = project
+        self.projector: nn.Module | None = None
+
+    def build_parts(self, widths: Widths) -> None:
+        ours, theirs = _feature_widths(widths, self)
+        if ours != theirs and not self.project:
+            raise ValueError(f'`CenterAlignmentLoss` compares last layers of one width, got {ours} inputs of the '
+                             f"student's and {theirs} of the teacher's; take `project=True`, which learns a linear map "
+                             'between them, or leave the loss out.')
+        with torch.random.fork_rng(devices=[]):
+            self.projector = nn.Linear(ours, theirs, bias=False) if self.project else nn.Identity()
+
+    def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
+        if self.projector is None:
+            raise _not_built(self)
+        student, teacher = aligned.student, aligned.teacher
+        centers = _in_full(self.projector, student.centers) if self.project else student.centers
+        return center_alignment(centers, teacher.centers, student.biases, teacher.biases).mean()
+
+    def of_student(self, aligned: AlignedSamples) -> list[Tensor]:
+        return aligned.student.tensors()
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """By its running statistics where there is one row only, which has no spread."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.training and len(rows) == 1:
+            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(rows)
+
+
+def _feature_widths(widths: Widths, loss: DistillLoss) -> tuple[int, int]:
+    """Widths of the student's and of the teacher's features."""
+    if len(widths.student) != 1 or len(widths.teacher) != 1:
+        raise ValueError(f'`{type(loss).__name__}` needs one width of features a side, got {list(widths.student)} of '
+                         f'the student and {list(widths.teacher)} of the teacher; take an aligner of rows.')
+    return widths.student[0], widths.teacher[0]
+
+
+def _in_full(part: nn.Module, rows: Tensor) -> Tensor:
+    """What a learned part makes of rows, in its own precision: autocast would halve it."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return part(rows.to(next(part.parameters()).dtype))
+
+
+def _not_built(loss: DistillLoss) -> RuntimeError:
+    return RuntimeError(f'`{type(loss).__name__}` does not know the widths of its features yet: call '
+                        '`build_parts(widths)` once, before training.')
