@@ -40,8 +40,8 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'reviewkd': dict(loss_reviewkd=dict(type='ReviewKDLoss')),
 }
 
-# All of these are ours; those of dkd and dist, which need a softmax, are not measured. The released CKD is `All` with
-# weight 0.1 on RoIs (arXiv 2404.14109), see configs/_base_/alignments/roi_ckd.py, and knows no other heads.
+# All of these are ours; README and docs/study.md have those that are measured (not dist, pkd, reviewkd). The released
+# CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'RoIAligner': {
         'ckd': Recipe(dict(type='Foreground'), 1.0),  # as configs/_base_/alignments/roi_ckd_foreground.py

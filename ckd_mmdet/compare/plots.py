@@ -38,7 +38,7 @@ def by_epoch(values: pd.DataFrame, titles: Mapping[str, str], teacher: float | N
         line = lines.loc[method]
         color, marker, dashes = styles[method]
         axis.plot(line.index, line['mean'], color=color, marker=marker, linestyle=dashes, markersize=4.5, linewidth=1.8,
-                  label=titles[method] + ('' if alike else f' ({counts[method]} seeds)'))
+                  label=titles[method] + ('' if alike else f' ({counts[method]} seed{"s" * (counts[method] > 1)})'))
         axis.fill_between(line.index, line['mean'] - line['std'], line['mean'] + line['std'], color=color, alpha=0.13,
                           linewidth=0)
     if teacher is not None:
