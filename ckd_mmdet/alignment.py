@@ -210,7 +210,6 @@ class RowAlignment(Alignment):
         accuracy = {} if aligned.labels is None else dict(teacher_accuracy=_accuracy(aligned))
         return {**agreement(aligned.student.logits, aligned.teacher.logits), **accuracy}
 
-
     def resting(self, device: torch.device) -> dict[str, Tensor]:
         return {**super().resting(device), 'rows': torch.zeros((), device=device)}
 

@@ -7,7 +7,6 @@ import copy
 import hashlib
 import inspect
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from ckd_mmdet.compare.schedule import check_loop, keep_records, scale_epochs
 from ckd_mmdet.config import DISTILLER, HOOK, add_hook, plain_student, read_config, student_of
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
+from ckd_mmdet.trainings.files import digest
 from mmengine.config import Config
 from torch import nn
 
@@ -146,12 +146,6 @@ def folder_name(method: str) -> str:
     safe = re.sub(r'[^\w+.-]', '_', stem).lstrip('.-')[:60]
     # two names that are written alike stay two folders
     return safe if safe == method else f'{safe}-{hashlib.sha256(method.encode()).hexdigest()[:6]}'
-
-
-def digest(value: Any) -> str:
-    """The first 16 digits of the SHA-256 of its JSON."""
-    text = json.dumps(value.to_dict() if isinstance(value, Config) else value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _attached_config(name: str, pair: Pair) -> Config:

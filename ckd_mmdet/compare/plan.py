@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.compare.files import digest_file, write_whole
-from ckd_mmdet.compare.methods import ALONE, BROKEN, Method, Pair, check_names, digest, make_method
+from ckd_mmdet.compare.methods import ALONE, BROKEN, Method, Pair, check_names, make_method
 from ckd_mmdet.config import check_data, class_names, read_config
 from ckd_mmdet.teacher import read_teacher_config, zoo_address
+from ckd_mmdet.trainings.files import digest, digest_file, write_whole
 from mmengine.config import Config
 
 METRIC = 'coco/bbox_mAP'

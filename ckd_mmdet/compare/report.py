@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 from ckd_mmdet.compare import plots
-from ckd_mmdet.compare.files import write_whole
 from ckd_mmdet.compare.methods import ALONE
 from ckd_mmdet.compare.plan import FILE
 from ckd_mmdet.compare.runs import FAILED, read_result
 from ckd_mmdet.compare.statistics import compare_methods, gap_of, scores, summarize, tabulate, why_none
+from ckd_mmdet.trainings.files import write_whole
+from ckd_mmdet.trainings.tables import markdown_table
 
 SHORT = {'coco/bbox_mAP': 'mAP', 'coco/segm_mAP': 'mask mAP', 'accuracy/top1': 'top-1'}
 CAUTION = ('Δ is the mean over the seeds of the paired differences to `none`, with its {level} % confidence interval '
@@ -166,7 +167,7 @@ def table(found: Found, digits: int) -> str:
              _seconds(row['seconds']), _seeds(row)] for method, row in found.summary.iterrows()]
     if found.teacher is not None:
         rows.append(['teacher', f'{found.teacher:.{digits}f}', '', '', '', ''])
-    return _aligned([head, *rows])
+    return markdown_table([head, *rows])
 
 
 def pairs_table(found: Found, digits: int) -> str:
@@ -178,7 +179,7 @@ def pairs_table(found: Found, digits: int) -> str:
     titles = titles_of(found.methods)
     rows = [[f'{i}. {titles[method]}', *(cells.get((method, other), '') for other in methods[1:])]
             for i, method in enumerate(methods, 1)]
-    return _aligned([['method', *(f'{i}.' for i in range(2, len(methods) + 1))], *rows])
+    return markdown_table([['method', *(f'{i}.' for i in range(2, len(methods) + 1))], *rows])
 
 
 def _not_started(found: Found) -> str:
@@ -189,15 +190,6 @@ def _not_started(found: Found) -> str:
         lacking.setdefault(', '.join(map(str, seeds)), []).append(titles[method])
     return '; '.join(f'{", ".join(methods)} with seed{"s" * ("," in seeds)} {seeds}'
                      for seeds, methods in lacking.items())
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its head first, whose columns also align in a terminal."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ['-' * widths[0]] + ['-' * (width - 1) + ':' for width in widths[1:]]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-             for row in rows]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
 
 
 def titles_of(methods: Sequence[str]) -> dict[str, str]:

@@ -16,10 +16,10 @@ from typing import Any
 import mmengine
 import torch
 from ckd_mmdet import __version__
-from ckd_mmdet.compare.files import write_whole
 from ckd_mmdet.compare.methods import Method
 from ckd_mmdet.compare.plan import Matrix
 from ckd_mmdet.compare.schedule import is_validated
+from ckd_mmdet.trainings.files import write_whole
 from ckd_mmdet.trainings.logs import read_records, scalar_files, whole_epochs
 from ckd_mmdet.trainings.processes import tail
 

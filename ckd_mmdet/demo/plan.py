@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shlex
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckd_mmdet.config import read_config
+from ckd_mmdet.trainings.files import digest
 from ckd_mmdet.trainings.logs import whole_epochs
 from mmengine.config import Config
 
@@ -144,7 +144,7 @@ def keep_settings(settings: Settings, runs: dict[str, Run]) -> None:
     Raises:
         ValueError: If the folder holds runs of other settings: going on with them would mix two demos.
     """
-    made_of = {name: dict(options=list(run.options), config=_digest(read_config(run.config)))
+    made_of = {name: dict(options=list(run.options), config=digest(read_config(run.config)))
                for name, run in runs.items()}
     made_of['data'] = dict(train=settings.train, val=settings.val)
     path = settings.folder / 'settings.json'
@@ -173,7 +173,3 @@ def _epoch_options(settings: Settings) -> list[str]:
     epochs = settings.epochs
     return [f'train_cfg.max_epochs={epochs}', f'train_cfg.val_interval={epochs}', 'param_scheduler.0.end=20',
             f'param_scheduler.1.end={epochs}', f'param_scheduler.1.milestones=[{max(1, epochs - 1)}]']
-
-
-def _digest(cfg: Config) -> str:
-    return hashlib.sha256(json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ckd_mmdet.demo.plan import Run
 from ckd_mmdet.trainings.logs import read_records, scalar_files
+from ckd_mmdet.trainings.tables import markdown_table
 
 SCORES = ('coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/bbox_mAP_75')
 
@@ -59,11 +60,7 @@ def table(results: Sequence[Result]) -> str:
     head = ['', 'mAP', 'mAP50', 'mAP75', 'parameters', 'checkpoint MB', 'ms per step', 'threads']
     rows = [[result.title, *(f'{score:.3f}' for score in result.scores), f'{result.parameters:,}',
              f'{result.size / 1e6:.2f}', f'{result.step * 1e3:.0f}', str(result.threads)] for result in results]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    rule = ['-' * widths[0]] + ['-' * (width - 1) + ':' for width in widths[1:]]
-    lines = [[row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-             for row in [head, *rows]]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in [lines[0], rule, *lines[1:]])
+    return markdown_table([head, *rows])
 
 
 def verdict(teacher: Result, alone: Result, ckd: Result) -> str:

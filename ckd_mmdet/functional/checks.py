@@ -19,6 +19,11 @@ def paired_logits(student: Tensor, teacher: Tensor, function: str) -> tuple[Tens
             f'`{function}` needs `student` and `teacher` of one shape (n, c), got '
             f'{tuple(student.shape)} and {tuple(teacher.shape)}; give row i of both for the same '
             'sample, over the same classes.')
+    return in_one_precision(student, teacher)
+
+
+def in_one_precision(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider of their precisions, at least float32; the teacher's without gradient."""
     exact = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
     return student.to(exact), teacher.detach().to(exact)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.linalg import vector_norm
+
+from .checks import in_one_precision
 
 EPSILON = 1e-6
 """Added to the spread of a channel, as released: one that does not vary stays 0 instead of being divided by zero."""
@@ -103,8 +104,7 @@ def _paired_maps(student: Tensor, teacher: Tensor, function: str) -> tuple[Tenso
             f'`{function}` needs `student` and `teacher` of one shape (N, d, h, w), got {tuple(student.shape)} and '
             f'{tuple(teacher.shape)}; give maps of the same images and the same stride, and bring the student\'s to '
             'the teacher\'s width first, by a 1x1 convolution say.')
-    exact = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-    return student.to(exact), teacher.detach().to(exact)
+    return in_one_precision(student, teacher)
 
 
 def _mean_square(difference: Tensor) -> Tensor:

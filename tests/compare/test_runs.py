@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from ckd_mmdet.compare.files import write_whole
 from ckd_mmdet.compare.runs import (
     Run,
     epochs_done,
@@ -18,6 +17,7 @@ from ckd_mmdet.compare.runs import (
     step_seconds,
     why_it_failed,
 )
+from ckd_mmdet.trainings.files import write_whole
 
 from tests.compare.matrices import a_matrix
 

@@ -1,10 +1,14 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and the digests by which commands know what they were made of."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -33,3 +37,9 @@ def digest_file(path: Path) -> str:
         while chunk := file.read(1 << 24):
             sha.update(chunk)
     return sha.hexdigest()[:16]
+
+
+def digest(value: Any) -> str:
+    """The first 16 digits of the SHA-256 of its JSON."""
+    text = json.dumps(value.to_dict() if isinstance(value, Config) else value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
