@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from ckd_mmdet.aligners import Aligner
-from ckd_mmdet.classes import SharedClasses, shared_columns
+from ckd_mmdet.classes import SharedClasses, shared_columns, shared_rows
 from ckd_mmdet.functional import agreement
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.losses.base import zero_of
 from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
-from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, is_foreground
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, Widths, hard, is_foreground
 from ckd_mmdet.selectors import All, Chain, Selector
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -75,9 +75,10 @@ class Alignment(nn.Module, ABC):
     def _check_fits(self, part: DistillLoss | Selector) -> None:
         lacking = part.requires - self.aligner.provides
         if lacking:
+            why = ''.join(f' ({reason})' for what, reason in self.aligner.lacks.items() if what in lacking)
             raise ValueError(f'`alignments.{self.name}` pairs a {type(part).__name__}, which requires '
                              f'{sorted(lacking)}, with a {type(self.aligner).__name__}, which provides '
-                             f'{sorted(self.aligner.provides)} only; take another loss, selector or aligner.')
+                             f'{sorted(self.aligner.provides)} only{why}; take another loss, selector or aligner.')
 
     @abstractmethod
     def meet(self, student: nn.Module, teacher: nn.Module, class_map: bool) -> None:
@@ -110,11 +111,22 @@ class Alignment(nn.Module, ABC):
 
     def forward(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int) -> dict[str, Tensor]:
         """Losses over what was paired, and what is logged beside them."""
-        return {**{key: loss(aligned, epoch=epoch) for key, loss in self.losses.items()}, **self.metrics(aligned)}
+        logged = {f'{name}_{bare_name(key)}': value for key, loss in self.losses.items()
+                  for name, value in loss.metrics(aligned, epoch=epoch).items()}
+        return {**{key: loss(aligned, epoch=epoch) for key, loss in self.losses.items()}, **self.metrics(aligned),
+                **logged}
 
     @abstractmethod
     def metrics(self, aligned: AlignedSamples | AlignedMaps) -> dict[str, Any]:
         """What is logged beside the losses, by names without ``loss``."""
+
+    def _build_parts(self, widths: Widths) -> None:
+        with torch.random.fork_rng(devices=[]):  # with one seed, the student's own weights are those of it alone
+            for key, loss in self.losses.items():
+                try:
+                    loss.build_parts(widths)
+                except ValueError as error:
+                    raise ValueError(f'`alignments.{self.name}.losses.{key}`: {error}') from error
 
     def rests(self, epoch: int) -> bool:
         """Whether every loss is over: the teacher need not be asked any more."""
@@ -139,6 +151,7 @@ class RowAlignment(Alignment):
         if isinstance(self.select, All):
             self.aligner.check_without_selector(student, f'`alignments.{self.name}`')
         ours, theirs = self.scorings
+        self.background = ours.background and theirs.background
         if ours.softmax == theirs.softmax:
             self.scoring = 'softmax' if ours.softmax else 'sigmoid'
         else:
@@ -149,6 +162,8 @@ class RowAlignment(Alignment):
             if self.scoring not in loss.scorings:
                 raise ValueError(f'`alignments.{self.name}.losses.{key}` is a {type(loss).__name__}, which makes no '
                                  f'sense between a student with {ours} and a teacher with {theirs}; {way_out}.')
+        if any({'features', 'centers'} & loss.requires for loss in self.losses.values()):
+            self._build_parts(self.aligner.widths(student, teacher))
         self.shared: SharedClasses | None = None
         if not class_map:
             if ours.num_classes != theirs.num_classes:
@@ -160,7 +175,7 @@ class RowAlignment(Alignment):
     def share(self, shared: SharedClasses) -> None:
         if self.scorings[0].num_classes == self.scorings[1].num_classes == 1:
             shared = SharedClasses.all(1)  # a class-agnostic head, an RPN's say, knows no names
-        columns = len(shared) + (self.scoring == 'softmax')
+        columns = len(shared) + self.background
         for key, loss in self.losses.items():
             if columns < loss.least_columns:
                 raise ValueError(f'`alignments.{self.name}.losses.{key}` is a {type(loss).__name__}, which needs rows '
@@ -189,15 +204,33 @@ class RowAlignment(Alignment):
             labels = self.shared.labels(labels, self.scorings[0].num_classes)
         rows = self.select(Candidates(answer.teacher.confidence(self.shared.teacher), len(self.shared), labels,
                                       answer.image_ids, answer.level_ids))
-        if labels is not None:  # of an object that it has no class for, the teacher would say that it is background
-            rows = rows[labels[rows] != -2]
-        background = self.scoring == 'softmax'
-        student, teacher = (Side(shared_columns(side.take(rows), scoring, classes, background))
-                            for side, scoring, classes in ((answer.student, self.scorings[0], self.shared.student),
-                                                           (answer.teacher, self.scorings[1], self.shared.teacher)))
-        image_ids = None if answer.image_ids is None else answer.image_ids[rows]
-        return AlignedSamples(student, teacher, len(self.shared), None if labels is None else labels[rows], image_ids,
-                              self.scoring)
+        if labels is not None:
+            rows = rows[self._known(labels[rows])]
+        student, teacher = (self._side(answer, which, rows) for which in range(2))
+        labels, image_ids, views = (None if part is None else part[rows]
+                                    for part in (labels, answer.image_ids, answer.views))
+        return AlignedSamples(student, teacher, len(self.shared), labels, image_ids, self.scoring, views)
+
+    def _known(self, labels: Tensor) -> Tensor:
+        """Which rows do not hold an object that the teacher has no class for: it would say that it is background."""
+        return labels != -2 if labels.ndim == 1 else labels.sum(1) > 1 - 1e-3
+
+    def _side(self, answer: Answer, which: int, rows: Tensor) -> Side:
+        """What the student (0) or the teacher (1) says of the chosen rows, by shared classes."""
+        scores, scoring = (answer.student, answer.teacher)[which], self.scorings[which]
+        classes = (self.shared.student, self.shared.teacher)[which]
+        logits = shared_columns(scores.take(rows), scoring, classes, self.background)
+        if answer.layers is None:
+            needing = [type(loss).__name__ for loss in self.losses.values() if {'features', 'centers'} & loss.requires]
+            if needing and len(rows):
+                raise RuntimeError(f'`alignments.{self.name}` needs features for {", ".join(needing)}, and one of the '
+                                   'heads gives other scores than its last layer; take losses of logits here')
+            return Side(logits)
+        layer = answer.layers[which]
+        centers = shared_rows(layer.weight, scoring, classes, self.background)
+        if any(one.bias is None for one in answer.layers):  # one has none: there is nothing to compare them with
+            return Side(logits, layer.features[rows], centers)
+        return Side(logits, layer.features[rows], centers, shared_rows(layer.bias, scoring, classes, self.background))
 
     def _check_no_labels(self, answer: Answer) -> None:
         needing = [type(part).__name__ for part in (self.select, *self.losses.values()) if 'labels' in part.requires]
@@ -207,8 +240,9 @@ class RowAlignment(Alignment):
                                'such as TeacherTopK with CKDLoss or KDLoss.')
 
     def metrics(self, aligned: AlignedSamples) -> dict[str, Any]:
-        accuracy = {} if aligned.labels is None else dict(teacher_accuracy=_accuracy(aligned))
-        return {**agreement(aligned.student.logits, aligned.teacher.logits), **accuracy}
+        plain = aligned.plain()
+        accuracy = {} if plain.labels is None else dict(teacher_accuracy=_accuracy(plain))
+        return {**agreement(plain.student.logits, plain.teacher.logits), **accuracy}
 
     def resting(self, device: torch.device) -> dict[str, Tensor]:
         return {**super().resting(device), 'rows': torch.zeros((), device=device)}
@@ -218,14 +252,7 @@ class MapAlignment(Alignment):
     """Feature maps, level by level."""
 
     def meet(self, student: nn.Module, teacher: nn.Module, class_map: bool) -> None:
-        widths = self.aligner.widths(student, teacher)
-        # with one seed, the student's own weights are those of the student alone
-        with torch.random.fork_rng(devices=[]):
-            for key, loss in self.losses.items():
-                try:
-                    loss.build_parts(widths)
-                except ValueError as error:
-                    raise ValueError(f'`alignments.{self.name}.losses.{key}`: {error}') from error
+        self._build_parts(self.aligner.widths(student, teacher))
 
     def align(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
               data_samples: Sequence[BaseDataElement]) -> AlignedMaps:
@@ -258,6 +285,12 @@ def _selector(cfg: dict | list[dict] | None, where: str) -> Selector:
 
 def _accuracy(aligned: AlignedSamples) -> Tensor:
     """Share of the foreground rows whose label is the teacher's greatest score; 0 without foreground."""
-    foreground = is_foreground(aligned.labels, aligned.num_classes)
-    found = aligned.teacher.logits.argmax(1) == aligned.labels
+    labels = hard(aligned.labels)
+    foreground = is_foreground(labels, aligned.num_classes)
+    found = aligned.teacher.logits.argmax(1) == labels
     return (found & foreground).sum() / foreground.sum().clamp(min=1)
+
+
+def bare_name(key: str) -> str:
+    """Give a loss's name without ``loss``: MMEngine would add up whatever has it."""
+    return key.replace('loss', '').strip('_')

@@ -6,13 +6,14 @@ import copy
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.aligners import Aligner
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
+from ckd_mmdet.classification.aligner import is_classifier
 from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
 from ckd_mmdet.registry import TASK_UTILS, build_part
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
@@ -28,6 +29,8 @@ class Recipe:
     selector: dict | None
     """``None`` where maps are paired."""
     loss_weight: float | str
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of a loss by its name, where they are others than in :data:`METHODS`."""
 
 
 METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
@@ -35,6 +38,10 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'kd': dict(loss_kd=dict(type='KDLoss')),
     'dkd': dict(loss_dkd=dict(type='DKDLoss', alpha=1.0, beta=0.25, temperature=1.0)),  # CKD's authors' for detection
     'dist': dict(loss_dist=dict(type='DISTLoss')),
+    'pckd': dict(  # weights in proportion as the published configuration has them
+        loss_contrast=dict(type='CategoryContrastLoss', preview=dict(base=1.005), loss_weight=0.05),
+        loss_centers=dict(type='CenterAlignmentLoss', loss_weight=1.0),
+        loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
     'reviewkd': dict(loss_reviewkd=dict(type='ReviewKDLoss')),
@@ -43,11 +50,20 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
 # All of these are ours; README and docs/study.md have those that are measured (not dist, pkd, reviewkd). The released
 # CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
+    'ClassifierAligner': {
+        'ckd': Recipe(dict(type='All'), 10.0),
+        'kd': Recipe(dict(type='All'), 1.0, dict(loss_kd=dict(temperature=4.0))),
+        'dkd': Recipe(dict(type='All'), 1.0, dict(loss_dkd=dict(beta=8.0, temperature=4.0))),
+        'dist': Recipe(dict(type='All'), 1.0),
+        'pckd': Recipe(dict(type='All'), 1.0),
+    },
     'RoIAligner': {
         'ckd': Recipe(dict(type='Foreground'), 1.0),  # as configs/_base_/alignments/roi_ckd_foreground.py
         'kd': Recipe(dict(type='All'), 1.0),
         'dkd': Recipe(dict(type='All'), 1.0),
         'dist': Recipe(dict(type='All'), 1.0),
+        'pckd': Recipe(dict(type='ForegroundPlus', k=64), 1.0,  # as configs/_base_/alignments/roi_pckd.py
+                       dict(loss_features=dict(expansion=2, loss_weight=1.0))),
     },
     'DenseAligner': {
         'ckd': Recipe(dict(type='TeacherTopK', k=256), 1.0),  # not every dense head gives labels
@@ -74,6 +90,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
 
 # In the order in which they are tried: the more rows an aligner pairs, the earlier.
 REASONS = {
+    'ClassifierAligner': 'both classify whole images',
     'RoIAligner': 'both have a RoI head, the teacher classifies the proposals that the student sampled',
     'DenseAligner': 'both score every anchor of the same levels',
     'QueryAligner': 'both answer by queries, each side matched with the objects by its own assigner',
@@ -103,7 +120,10 @@ def choose_alignment(student: nn.Module, teacher: nn.Module) -> Choice:
         ValueError: If none can; the text has the reason of each.
     """
     refused: list[str] = []
+    any_classifier = is_classifier(student) or is_classifier(teacher)
     for kind, why in REASONS.items():
+        if kind == 'ClassifierAligner' and not any_classifier:
+            continue
         chosen = _roi_stages(student, teacher) if kind == 'RoIAligner' else {_short(kind): dict(type=kind)}
         try:
             scorings = [_aligner(cfg).check(student, teacher) for cfg in chosen.values()][-1]
@@ -313,7 +333,8 @@ def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str 
         for name, aligner in (dict(neck=dict(type='NeckAligner')) if on_maps else choice.aligners).items():
             recipe = _recipe(part.name, aligner['type'])
             weight = next(given for given in (part.loss_weight, loss_weight, recipe.loss_weight) if given is not None)
-            losses = {key: dict(**loss, loss_weight=weight) for key, loss in METHODS[part.name].items()}
+            losses = {key: {**loss, **recipe.settings.get(key, {})} for key, loss in METHODS[part.name].items()}
+            losses = {key: {**loss, 'loss_weight': _times(weight, loss, part.name)} for key, loss in losses.items()}
             rows = {} if on_maps else dict(selector=recipe.selector if selector is None else _selector(selector))
             there = alignments.get(name)
             if there is not None and there.get('selector') == rows.get('selector'):
@@ -322,6 +343,16 @@ def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str 
                 key = name if there is None else f'{name}_{part.name}'
                 alignments[key] = dict(aligner=aligner, **rows, losses=losses)
     return copy.deepcopy(alignments)
+
+
+def _times(weight: float | str | dict, loss: dict, method: str) -> float | str | dict:
+    """The weight of one of a method's losses, of which each may have a share."""
+    if 'loss_weight' not in loss:
+        return weight
+    if not isinstance(weight, int | float):
+        raise ValueError(f'`method={method!r}` has several losses, weighed together by a number, and `loss_weight` is '
+                         f'{weight!r}; give a number, or write the losses in a config.')
+    return weight * loss['loss_weight']
 
 
 def _recipe(method: str, aligner: str) -> Recipe:

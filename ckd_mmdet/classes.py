@@ -15,11 +15,18 @@ class Scoring:
 
     num_classes: int
     softmax: bool
-    """One distribution with a last column for background; otherwise one sigmoid a class and no such column."""
+    """One distribution; otherwise one sigmoid a class."""
+    of_images: bool = False
+    """Of a classifier, where nothing is background."""
+
+    @property
+    def background(self) -> bool:
+        """Whether the last column is background's."""
+        return self.softmax and not self.of_images
 
     def __str__(self) -> str:
-        return (f'{self.num_classes} classes and background (softmax)' if self.softmax else
-                f'{self.num_classes} classes (sigmoid)')
+        return (f'{self.num_classes} classes{" and background" if self.background else ""} '
+                f'({"softmax" if self.softmax else "sigmoid"})')
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,10 @@ class SharedClasses:
 
         Returns:
             Shape ``(n,)``; ``len(self)`` is background, -1 to be ignored, -2 an object that the teacher has no class
-            for.
+            for. Soft labels ``(n, num_classes)`` become ``(n, len(self))``.
         """
+        if labels.ndim == 2:
+            return labels if self == SharedClasses.all(num_classes) else labels[:, list(self.student)]
         table = torch.full((num_classes + 2,), -2, device=labels.device)
         table[list(self.student)] = torch.arange(len(self), device=labels.device)
         table[num_classes], table[-1] = len(self), -1
@@ -101,19 +110,35 @@ def shared_columns(scores: Tensor, scoring: Scoring, classes: tuple[int, ...], b
         scores: Raw scores as the head wrote them, shape ``(m, c)``.
         scoring: How it writes them.
         classes: Indices of the shared classes, in the order wanted.
-        background: Whether the last column of the result is background; only with a softmax.
+        background: Whether the last column of the result is background; only of scores that have one.
 
     Returns:
         Shape ``(m, len(classes) + background)``.
     """
-    whole = scoring.num_classes + scoring.softmax
-    if classes == tuple(range(scoring.num_classes)) and background == scoring.softmax and scores.shape[1] == whole:
+    whole = scoring.num_classes + scoring.background
+    if classes == tuple(range(scoring.num_classes)) and background == scoring.background and scores.shape[1] == whole:
         return scores
     chosen = scores[:, list(classes)]
     if not background:
         return chosen
     others = [column for column in range(scores.shape[1]) if column not in set(classes)]
     return torch.cat([chosen, scores[:, others].logsumexp(1, keepdim=True)], 1)
+
+
+def shared_rows(table: Tensor, scoring: Scoring, classes: tuple[int, ...], background: bool) -> Tensor:
+    """Rows of the shared classes in a last layer's weights or biases, then background's where both sides have it.
+
+    Args:
+        table: One row a score, shape ``(c, ...)``.
+        scoring: How the head writes its scores.
+        classes: Indices of the shared classes, in the order wanted.
+        background: Whether background's row is wanted.
+
+    Returns:
+        Shape ``(len(classes) + background, ...)``.
+    """
+    rows = [*classes, *([scoring.num_classes] if background else [])]
+    return table if rows == list(range(len(table))) else table[rows]
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
+from ckd_mmdet.classification import require_mmpretrain
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.hub import get_config
@@ -21,7 +22,12 @@ HOOK = 'ckd_mmdet.DistillHook'
 def read_config(config: str | Path) -> Config:
     """Read a config file, or a package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``, ``'ckd_mmdet::...'``."""
     name = str(config)
-    return get_config(name) if '::' in name else Config.fromfile(name)
+    if name.startswith('mmpretrain::'):
+        require_mmpretrain()
+    read = get_config(name) if '::' in name else Config.fromfile(name)
+    if read.get('default_scope') == 'mmpretrain':
+        require_mmpretrain()
+    return read
 
 
 def open_config(config: str, options: dict | None, work_dir: str | None, launcher: str) -> Config:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from ckd_mmdet.aligners import features_of, levels_of
-from ckd_mmdet.alignment import Alignment, build_alignment
+from ckd_mmdet.alignment import Alignment, bare_name, build_alignment
 from ckd_mmdet.balance import balanced, gradient_ratios
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.registry import MODELS, build
@@ -93,9 +93,9 @@ class Distiller(BaseModel):
 
         Their keys are ``<alignment>.<loss>``. Beside them are logged, where rows are paired, ``<alignment>.rows``,
         ``.cosine``, ``.retrieval`` (see :func:`ckd_mmdet.functional.agreement`) and ``.teacher_accuracy``, the share
-        of foreground rows whose label is the teacher's greatest score; and, at the logger's interval,
-        ``.gradient_ratio_<loss>``, see :func:`ckd_mmdet.balance.gradient_ratios`. While an alignment rests its losses
-        are 0, its rows too, and the log repeats what else was measured last.
+        of foreground rows whose label is the teacher's greatest score; ``.preview_..._<loss>`` of a loss with preview;
+        and, at the logger's interval, ``.gradient_ratio_<loss>``, see :func:`ckd_mmdet.balance.gradient_ratios`. While
+        an alignment rests its losses are 0, its rows too, and the log repeats what else was measured last.
         """
         if mode != 'loss' or not self.teachers:
             return self.student(inputs, data_samples, mode=mode)
@@ -106,8 +106,9 @@ class Distiller(BaseModel):
         with ExitStack() as listening:
             measures = self._measures(awake.values(), epoch)
             features = listening.enter_context(features_of(self.student)) if measures else None
+            # resting ones too: of several views of an image, the student's own loss shall see the plain one only
             tapes = {name: listening.enter_context(alignment.aligner.listen(self.student))
-                     for name, alignment in awake.items()}
+                     for name, alignment in self.distiller.items()}
             losses = dict(self.student(inputs, data_samples, mode='loss'))
         task = losses.copy()
 
@@ -156,7 +157,7 @@ class Distiller(BaseModel):
             return {}
         found: dict[str, Any] = {}
         for (name, key), value in parts.items():
-            found[f'{name}.gradient_ratio_{key.replace("loss", "").strip("_")}'] = value.new_tensor(ratios[name, key])
+            found[f'{name}.gradient_ratio_{bare_name(key)}'] = value.new_tensor(ratios[name, key])
             loss = awake[name].losses[key]
             if loss.weight.is_measuring:
                 found[f'{name}.{key}'] = balanced(loss, value, ratios[name, key], epoch, f'{name}.{key}')

@@ -17,7 +17,7 @@ from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.export import export_student
 from ckd_mmdet.losses.weight import Weight
 from ckd_mmdet.registry import HOOKS
-from ckd_mmdet.samples import AlignedMaps, AlignedSamples, is_foreground
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, hard, is_foreground
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook, LoggerHook
@@ -60,9 +60,11 @@ class DistillHook(Hook):
         if self.distiller is None:
             return
         _check_schedules(self.distiller, runner)
-        classes = runner.train_dataloader.dataset.metainfo.get('classes')
+        dataset = runner.train_dataloader.dataset
         for name in self.distiller.teachers:
-            _pair_classes(self.distiller, name, classes)
+            _pair_classes(self.distiller, name, dataset.metainfo.get('classes'))
+        if hasattr(dataset, 'get_gt_labels'):  # MMPretrain's
+            _check_labels(self.distiller, dataset.get_gt_labels())
 
     def before_train_epoch(self, runner: Runner) -> None:
         seed_epoch(runner.train_dataloader, runner.seed, runner.epoch, get_rank())
@@ -142,12 +144,13 @@ class TeacherJudgement:
 
     def _count(self, alignment: nn.Module, args: tuple[AlignedSamples | AlignedMaps],
                output: dict[str, Tensor]) -> None:
-        aligned = args[0]
-        if isinstance(aligned, AlignedMaps) or aligned.labels is None:
+        if isinstance(args[0], AlignedMaps) or args[0].labels is None:
             return
-        found = aligned.teacher.logits.argmax(1) == aligned.labels
-        foreground = is_foreground(aligned.labels, aligned.num_classes)
-        for label, hit in zip(aligned.labels[foreground].tolist(), found[foreground].tolist(), strict=True):
+        aligned = args[0].plain()
+        labels = hard(aligned.labels)
+        found = aligned.teacher.logits.argmax(1) == labels
+        foreground = is_foreground(labels, aligned.num_classes)
+        for label, hit in zip(labels[foreground].tolist(), found[foreground].tolist(), strict=True):
             count = self.counts.setdefault(label, [0, 0])
             count[0] += hit
             count[1] += 1
@@ -256,6 +259,16 @@ def _pair_classes(distiller: Distiller, name: str | None, classes: Sequence[str]
                       for ours, theirs in zip(shared.student, shared.teacher, strict=True))
     print_log(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.',
               logger='current')
+
+
+def _check_labels(distiller: Distiller, labels: np.ndarray) -> None:
+    """Refuse labels that the student's head has no score for; on a GPU they would end in an assertion of CUDA's."""
+    for alignment in distiller.distiller.values():
+        classes = alignment.scorings[0].num_classes if isinstance(alignment, RowAlignment) else None
+        if classes is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+            raise ValueError(f'the training data set needs labels from 0 to {classes - 1}, as the student scores '
+                             f'{classes} classes, and has some from {labels.min()} to {labels.max()}; set '
+                             "`num_classes` of the student's head, or mend the annotations.")
 
 
 def _check_classes(teacher: FrozenTeacher, classes: Sequence[str] | None) -> None:

@@ -94,6 +94,23 @@ class Widths:
 
 
 @dataclass(frozen=True)
+class LastLayer:
+    """The linear layer that gives a head's scores, and what comes into it."""
+
+    features: Tensor
+    """Shape ``(n, d)``, a row for each that the aligner pairs."""
+    weight: Tensor
+    """Shape ``(c, d)``."""
+    bias: Tensor | None
+    """Shape ``(c,)``."""
+
+    def detach(self) -> LastLayer:
+        """The same without gradient."""
+        bias = None if self.bias is None else self.bias.detach()
+        return LastLayer(self.features.detach(), self.weight.detach(), bias)
+
+
+@dataclass(frozen=True)
 class Answer:
     """What an aligner gives: every row that could be paired, where it lies.
 
@@ -109,6 +126,10 @@ class Answer:
     level_ids: Tensor | None = None
     no_labels: str = ''
     """Why there are none."""
+    layers: tuple[LastLayer, LastLayer] | None = None
+    """Of student and teacher; from an aligner that provides features."""
+    views: Tensor | None = None
+    """As :attr:`AlignedSamples.views`."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +150,11 @@ class Candidates:
         """Those at ``index``, shape ``(m,)``."""
         parts = {name: getattr(self, name) for name in ('confidence', 'labels', 'image_ids', 'level_ids')}
         return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
+
+
+def hard(labels: Tensor) -> Tensor:
+    """One class a row, shape ``(n,)``: of soft labels the likeliest."""
+    return labels if labels.ndim == 1 else labels.argmax(1)
 
 
 def is_foreground(labels: Tensor, num_classes: int) -> Tensor:

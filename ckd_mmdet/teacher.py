@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ckd_mmdet.classification.published import translate
 from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
 from ckd_mmdet.samples import Side
 from mmengine.config import Config
@@ -51,7 +52,7 @@ class FrozenTeacher:
         self.check_accuracy = check_accuracy
         loaded = _read_checkpoint(self.checkpoint)
         self.model = build_model(self.config)
-        _load(self.model, loaded.get('state_dict', loaded), self.checkpoint, self.name)
+        _load(self.model, _weights(loaded), self.checkpoint, self.name)
         self.model.eval()  # LAD and LD, teachers with a teacher of their own, give nothing back here
         self.model.requires_grad_(False)
         self.classes = _class_names(loaded, self.config)
@@ -78,7 +79,8 @@ class FrozenTeacher:
     def extract_feat(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Sequence[Tensor]:
         """Features of the student's batch ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level, without gradient."""
         if isinstance(self.renormalize, Renormalize):
-            inputs = self.renormalize(inputs, [sample.img_shape for sample in data_samples])
+            views = len(inputs) // len(data_samples)  # of an image, one batch of all images after another
+            inputs = self.renormalize(inputs, [sample.img_shape for sample in data_samples] * views)
         return self.model.extract_feat(inputs)
 
     def check_finite(self, answer: Side | Sequence[Tensor]) -> None:
@@ -122,18 +124,20 @@ class Preprocessing:
 
     @classmethod
     def of(cls, preprocessor: BaseDataPreprocessor) -> Preprocessing:
-        """Read it from a data preprocessor of mmengine or mmdet.
+        """Read it from a data preprocessor of mmengine, mmdet or mmpretrain.
 
         Raises:
             ValueError: If it is of another kind.
         """
-        if not isinstance(preprocessor, ImgDataPreprocessor):
-            raise ValueError(f'distillation needs models with an `ImgDataPreprocessor` or a `DetDataPreprocessor`, '
-                             f'got {type(preprocessor).__name__}.')
+        of_classifier = any(kind.__name__ == 'ClsDataPreprocessor' for kind in type(preprocessor).__mro__)
+        if not of_classifier and not isinstance(preprocessor, ImgDataPreprocessor):
+            raise ValueError('distillation needs models with an `ImgDataPreprocessor`, a `DetDataPreprocessor` or a '
+                             f'`ClsDataPreprocessor`, got {type(preprocessor).__name__}.')
+        swaps = preprocessor.to_rgb if of_classifier else preprocessor._channel_conversion
         mean, std = (0.0,) * 3, (1.0,) * 3
         if preprocessor._enable_normalize:
             mean, std = (tuple(x.flatten().tolist()) for x in (preprocessor.mean, preprocessor.std))
-        return cls(mean, std, preprocessor._channel_conversion, preprocessor.pad_value, preprocessor.pad_size_divisor)
+        return cls(mean, std, swaps, preprocessor.pad_value, preprocessor.pad_size_divisor)
 
     def __str__(self) -> str:
         order = 'the channels swapped' if self.swaps_channels else 'the channels as read'
@@ -209,11 +213,17 @@ def _read_checkpoint(checkpoint: str) -> dict:
         raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a '
                          'path that exists (to tools/train.py, with `--teacher-checkpoint`), or download it again.'
                          ) from error
-    weights = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else loaded
+    weights = _weights(loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(weights, dict):
         raise ValueError(f'`teacher.checkpoint` needs a checkpoint with a state dict, {checkpoint!r} holds a '
                          f'{type(weights).__name__}.')
     return loaded
+
+
+def _weights(loaded: dict) -> dict[str, Tensor]:
+    if 'state_dict' not in loaded and isinstance(loaded.get('model'), dict):
+        return translate(loaded['model'])  # as RepDistiller and mdistiller publish theirs
+    return loaded.get('state_dict', loaded)
 
 
 def build_model(config: Config) -> nn.Module:

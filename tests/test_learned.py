@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ckd_mmdet.alignment import build_alignment
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import load_state_dict
@@ -93,3 +94,28 @@ def test_a_schedule_by_epochs_is_refused_in_a_run_by_iterations(digits: Path, di
     with pytest.raises(ValueError, match=r'`neck.loss_review` has a `loss_weight` that changes by epochs, and this run '
                                          'is counted in iterations'):
         train(cfg)
+
+
+def test_pckd_on_rois_trains_and_resumes_with_its_embeddings(digits: Path, digit_teacher: dict, tmp_path: Path) -> None:
+    losses = dict(loss_contrast=dict(type='CategoryContrastLoss', preview=dict(base=1.005), loss_weight=0.05),
+                  loss_centers=dict(type='CenterAlignmentLoss'), loss_features=dict(type='FeatureAlignmentLoss'))
+    model = distilled(student_config(), digit_teacher, losses, selector=dict(type='ForegroundPlus', k=16))
+    cfg = run_config(model, digits, tmp_path / 'whole', epochs=2)
+    whole = train(cfg)
+    assert all(step[f'roi.{key}'] > 0 for step in whole for key in losses)
+    thresholds = [step['roi.preview_threshold_contrast'] for step in whole]
+    assert thresholds == pytest.approx([1.005] * STEPS + [1.005**2] * STEPS)
+    first, last = (learned(weights(cfg, f'epoch_{epoch}.pth')) for epoch in (1, 2))
+    assert {'.'.join(key.split('.')[3:6]) for key in first} == {'loss_contrast.embeddings.student',
+            'loss_contrast.embeddings.teacher', 'loss_features.mlp.0', 'loss_features.mlp.1', 'loss_features.mlp.3'}
+    assert not any(torch.equal(first[key], last[key]) for key in first)
+    assert train(resumed(cfg, tmp_path / 'whole' / 'epoch_1.pth', tmp_path / 'rest')) == whole[STEPS:]
+    assert not learned(torch.load(tmp_path / 'whole' / 'student.pth', weights_only=False)['state_dict'])
+
+
+def test_pckd_on_anchors_is_refused_in_one_sentence() -> None:
+    cfg = dict(aligner=dict(type='DenseAligner'), selector=dict(type='Foreground'),
+               losses=dict(loss_contrast=dict(type='CategoryContrastLoss')))
+    with pytest.raises(ValueError, match='a dense head scores by a convolution that the anchors of all places share: '
+                                         'it has no category centres'):
+        build_alignment('dense', cfg)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -21,7 +21,10 @@ class Aligner(ABC):
     """
 
     provides: ClassVar[frozenset[str]]
-    """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids'}``, or ``{'maps'}``."""
+    """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids', 'features',
+    'centers'}``, or ``{'maps'}``."""
+    lacks: ClassVar[Mapping[str, str]] = {}
+    """Why it cannot give some of them."""
 
     shared: SharedClasses | None = None
     """Classes that student and teacher share, where they number them differently; set before training."""
@@ -35,7 +38,9 @@ class Aligner(ABC):
         raise NotImplementedError
 
     def widths(self, student: nn.Module, teacher: nn.Module) -> Widths:
-        """Channels of the maps of student and teacher; called once, before training, where maps are paired.
+        """Channels of the maps of student and teacher, or of the features of a row.
+
+        Called once, before training, where maps are paired or a loss needs features or centres.
 
         Raises:
             ValueError: If the two models cannot be paired.

@@ -51,6 +51,8 @@ class DenseAligner(Aligner):
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids'})
+    lacks = {'features': 'a dense head scores by a convolution that the anchors of all places share: it has no '
+                         'category centres, and no feature of a row'}
 
     def __init__(self, head: str = 'bbox_head') -> None:
         self.head = head

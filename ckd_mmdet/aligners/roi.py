@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from ckd_mmdet.classes import Scoring
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import TableRows
-from ckd_mmdet.samples import Answer
+from ckd_mmdet.samples import Answer, LastLayer, Widths
 from ckd_mmdet.taps import ModuleTap
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ class RoITape:
     rois: ModuleTap
     scores: ModuleTap
     targets: ModuleTap
+    last_layer: ModuleTap
     first_scores: ModuleTap
     """Of the first stage; the same as ``scores`` in a head without stages."""
     branch: int | None
@@ -33,15 +34,16 @@ class RoIAligner(Aligner):
 
     For the box branch of every RoI head of mmdet that scores classes in a layer ``fc_cls``: Faster and Mask R-CNN, each
     stage of Cascade R-CNN and HTC, Double-Head, Dynamic, Grid, Libra, PISA, SABL, TridentNet... A row is a sampled
-    proposal of the student; its logits are ``(num_classes + 1)`` scores, background last. The student's head runs once.
-    Of a TridentNet only the branch counts that it tests with.
+    proposal of the student; its logits are ``(num_classes + 1)`` scores, background last, its feature is what comes
+    into ``fc_cls``, whose weight rows are the category centres. The student's head runs once. Of a TridentNet only the
+    branch counts that it tests with.
 
     Args:
         stage: Stage of a head that has several, from 0; ``None`` for a head that has one. Where only one of the two
             models has stages, it counts for that one.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers'})
 
     def __init__(self, stage: int | None = None) -> None:
         self.stage = stage
@@ -59,6 +61,14 @@ class RoIAligner(Aligner):
                                  f'{type(head).__name__} gives {width} for {classes} classes.')
         return Scoring(heads['student'].num_classes, True), Scoring(heads['teacher'].num_classes, True)
 
+    def widths(self, student: nn.Module, teacher: nn.Module) -> Widths:
+        layers = [self._bbox_head(model, side).fc_cls for model, side in ((student, 'student'), (teacher, 'teacher'))]
+        for layer, side in zip(layers, ('student', 'teacher'), strict=True):
+            if type(layer) is not nn.Linear:
+                raise ValueError(f"`RoIAligner` finds category centres in a linear `fc_cls`, and the {side}'s is a "
+                                 f'{type(layer).__name__}; take losses of logits here.')
+        return Widths(*((layer.in_features,) for layer in layers))
+
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[RoITape]:
         head, roi_head = self._bbox_head(student, 'student'), student.roi_head
@@ -67,21 +77,28 @@ class RoIAligner(Aligner):
             extractor, first_head = extractor[self.stage], first_head[0]
         with ModuleTap(extractor, 'roi_head.bbox_roi_extractor') as rois, \
                 ModuleTap(head, 'roi_head.bbox_head') as scores, \
+                ModuleTap(head.fc_cls, 'roi_head.bbox_head.fc_cls') as last_layer, \
                 ModuleTap(first_head, 'roi_head.bbox_head') as first_scores, \
                 ModuleTap(head.loss_cls, 'roi_head.bbox_head.loss_cls') as targets:
-            yield RoITape(rois, scores, targets, first_scores, getattr(roi_head, 'test_branch_idx', None))
+            yield RoITape(rois, scores, targets, last_layer, first_scores,
+                          getattr(roi_head, 'test_branch_idx', None))
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement]) -> Answer:
         rois, student_logits, labels, why_not = _heard(tape)
+        ours = last_layer(tape.last_layer, student_logits)
         if tape.branch is not None:  # TridentNet's batch holds the images once a branch; at rest it has one branch
             own = rois[:, 0].long() // len(data_samples) == tape.branch
             rois, student_logits, labels = rois[own], student_logits[own], None if labels is None else labels[own]
+            ours = ours and replace(ours, features=ours.features[own])
             rois = torch.cat([rois[:, :1] % len(data_samples), rois[:, 1:]], 1)
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
-            teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
+            fc_cls = self._bbox_head(teacher, 'teacher').fc_cls
+            with ModuleTap(fc_cls, "the teacher's fc_cls") as heard:
+                teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
+        theirs = last_layer(heard, teacher_logits)
         return Answer(TableRows(student_logits), TableRows(teacher_logits), labels, rois[:, 0].long(),
-                      no_labels=why_not)
+                      no_labels=why_not, layers=(ours, theirs.detach()) if ours and theirs else None)
 
     def _bbox_head(self, model: nn.Module, side: str) -> nn.Module:
         head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
@@ -116,6 +133,14 @@ def classify(roi_head: nn.Module, stage: int | None, feats: Sequence[Tensor], ro
     if getattr(roi_head, 'with_glbctx', False):
         context['glbctx_feat'] = roi_head.glbctx_head(feats)[1]
     return roi_head._bbox_forward(stage, feats, rois, **context)['cls_score']
+
+
+def last_layer(heard: ModuleTap, scores: Tensor) -> LastLayer | None:
+    """The linear layer that gave the scores; ``None`` where another did, or the scores were changed after it."""
+    call = next((call for call in heard.calls if call.output is scores), None)
+    if call is None or type(heard.module) is not nn.Linear:
+        return None
+    return LastLayer(call.arg(0, 'input'), heard.module.weight, heard.module.bias)
 
 
 def _heard(tape: RoITape) -> tuple[Tensor, Tensor, Tensor | None, str]:

@@ -57,8 +57,7 @@ class CategoryContrastLoss(RowLoss):
 
     def build_parts(self, widths: Widths) -> None:
         ours, theirs = _feature_widths(widths, self)
-        with torch.random.fork_rng(devices=[]):  # with one seed, the student's own weights are those of it alone
-            self.embeddings = nn.ModuleDict(dict(student=nn.Linear(ours, ours), teacher=nn.Linear(ours, theirs)))
+        self.embeddings = nn.ModuleDict(dict(student=nn.Linear(ours, ours), teacher=nn.Linear(ours, theirs)))
 
     def counted(self, samples: AlignedSamples) -> AlignedSamples:
         rows = super().counted(samples)
@@ -104,8 +103,7 @@ class FeatureAlignmentLoss(RowLoss):
     def build_parts(self, widths: Widths) -> None:
         ours, theirs = _feature_widths(widths, self)
         hidden = self.expansion * theirs
-        with torch.random.fork_rng(devices=[]):
-            self.mlp = nn.Sequential(nn.Linear(ours, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, theirs))
+        self.mlp = nn.Sequential(nn.Linear(ours, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, theirs))
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         if not self.mlp:
@@ -144,8 +142,7 @@ class CenterAlignmentLoss(DistillLoss):
             raise ValueError(f'`CenterAlignmentLoss` compares last layers of one width, got {ours} inputs of the '
                              f"student's and {theirs} of the teacher's; take `project=True`, which learns a linear map "
                              'between them, or leave the loss out.')
-        with torch.random.fork_rng(devices=[]):
-            self.projector = nn.Linear(ours, theirs, bias=False) if self.project else nn.Identity()
+        self.projector = nn.Linear(ours, theirs, bias=False) if self.project else nn.Identity()
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
         if self.projector is None:

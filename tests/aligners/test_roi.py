@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from ckd_mmdet.aligners import RoIAligner
+from ckd_mmdet.samples import Widths
 from torch import nn
 
 from tests.aligners.scenes import CASES, answered, ask, copied, hear, task_loss
@@ -59,7 +60,31 @@ def test_a_head_that_scores_elsewhere_is_refused() -> None:
         RoIAligner().check(student, built('faster_rcnn'))
 
 
+def test_features_are_refused_where_the_last_layer_is_not_linear() -> None:
+    student, teacher = built('faster_rcnn'), built('faster_rcnn')
+    assert RoIAligner().widths(student, teacher) == Widths((32,), (32,))
+    teacher.roi_head.bbox_head.fc_cls = nn.utils.parametrizations.weight_norm(nn.Linear(32, 4))
+    with pytest.raises(ValueError, match="centres in a linear `fc_cls`, and the teacher's is a ParametrizedLinear"):
+        RoIAligner().widths(student, teacher)
+
+
 # In the first step
+
+
+@pytest.mark.parametrize('name', ROI_CASES)
+def test_features_centers_and_logits_belong_together(name: str) -> None:
+    _, detector, options = CASES[name]
+    student, aligner = built(detector), RoIAligner(**options)
+    answer = answered(aligner, copied(student), hear(aligner, student))
+    assert len(answer.student) >= 1
+    rows = torch.arange(len(answer.student))
+    for layer, scores in zip(answer.layers, (answer.student, answer.teacher), strict=True):
+        again = nn.functional.linear(layer.features, layer.weight, layer.bias)
+        assert torch.allclose(again, scores.take(rows), atol=1e-5)
+    ours, theirs = answer.layers
+    assert ours.features.requires_grad
+    assert ours.weight.requires_grad
+    assert not any(part.requires_grad for part in (theirs.features, theirs.weight, theirs.bias))
 
 
 def test_a_loss_over_other_rows_than_the_heads_gives_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
