@@ -40,7 +40,7 @@ def read(path: Path) -> Config:
 
 def names(folder: str = '.', pattern: str = '*.py') -> list[str]:
     return sorted(str(path.relative_to(CONFIGS)) for path in (CONFIGS / folder).rglob(pattern)
-                  if '_base_' not in path.parts)
+                  if not {'_base_', 'classification'} & set(path.relative_to(CONFIGS).parts))
 
 
 def distilled() -> list[str]:
@@ -182,6 +182,15 @@ def test_settings_that_are_not_the_released_ones_say_whose_they_are(name):
     alignment = ckd_part(name)
     released = alignment.aligner.type == 'RoIAligner' and alignment.selector.type == 'All'
     assert released and alignment.losses.loss_ckd.loss_weight == 0.1 or '# ours' in (CONFIGS / name).read_text()
+
+
+@pytest.mark.parametrize('name', names('pckd'))
+def test_pckd_on_rois_has_the_rows_of_its_kd_twin_with_background_capped(name):
+    (ours,), (control,) = (read(path).model.alignments.values() for path in (CONFIGS / name, kd_twin(name)))
+    assert ours.aligner == control.aligner
+    assert ours.selector == dict(type='ForegroundPlus', k=64)
+    assert list(ours.losses) == ['loss_contrast', 'loss_centers', 'loss_features']
+    assert '# ours' in (CONFIGS / name).read_text() or 'is ours' in (CONFIGS / name).read_text()
 
 
 ROI_LOSSES = dict(
