@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
-from ckd_mmdet.classification.aligner import is_classifier
 from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
 from ckd_mmdet.registry import TASK_UTILS, build_part
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ckd_mmdet.aligners import extract_maps
 from ckd_mmdet.classification.published import translate
 from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
 from ckd_mmdet.samples import Side
@@ -81,7 +82,7 @@ class FrozenTeacher:
         if isinstance(self.renormalize, Renormalize):
             views = len(inputs) // len(data_samples)  # of an image, one batch of all images after another
             inputs = self.renormalize(inputs, [sample.img_shape for sample in data_samples] * views)
-        return self.model.extract_feat(inputs)
+        return extract_maps(self.model, inputs)
 
     def check_finite(self, answer: Side | Sequence[Tensor]) -> None:
         """Raise ``RuntimeError`` if its logits or maps have NaN or infinite values."""

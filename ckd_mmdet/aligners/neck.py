@@ -21,6 +21,7 @@ PROBE = 512
 class NeckAligner(Aligner):
     """Pairs the feature maps that leave the neck, level by level; those of the backbone where there is no neck.
 
+    Of a classifier, whose neck makes a vector of them, they are the backbone's too, those of its ``out_indices``.
     Widths may differ: a loss brings its own projection. Both models are shown one image of zeros when they meet, to
     see the widths and strides of their levels.
 
@@ -51,6 +52,10 @@ class NeckAligner(Aligner):
     def widths(self, student: nn.Module, teacher: nn.Module) -> Widths:
         ours = _chosen(_probe(student, self), self.levels, 'student', student)
         theirs = _chosen(_probe(teacher), self.teacher_levels, 'teacher', teacher)
+        for side, levels in (('student', ours), ('teacher', theirs)):
+            if any(level.ndim != 4 for level in levels):
+                raise ValueError(f"`NeckAligner` needs maps of shape (N, d, h, w), the {side}'s features have shapes "
+                                 f'{[tuple(level.shape) for level in levels]}; take an aligner of rows.')
         strides = [[PROBE // level.shape[-1] for level in levels] for levels in (ours, theirs)]
         if len(ours) != len(theirs):
             raise ValueError(f'`NeckAligner` needs as many levels of the teacher as of the student, whose strides are '
@@ -79,9 +84,20 @@ class NeckAligner(Aligner):
 
 
 def features_of(model: nn.Module) -> ModuleTap:
-    """Hears what leaves the neck, or the backbone where there is no neck."""
-    has_neck = isinstance(getattr(model, 'neck', None), nn.Module)
+    """Hears what leaves the neck, or the backbone where there is no neck, or one that leaves no maps."""
+    has_neck = isinstance(getattr(model, 'neck', None), nn.Module) and not is_classifier(model)
     return ModuleTap(model.neck if has_neck else model.backbone, 'neck' if has_neck else 'backbone')
+
+
+def is_classifier(model: nn.Module) -> bool:
+    """Whether a model is MMPretrain's ``ImageClassifier``; it need not be installed to ask."""
+    return any(kind.__name__ == 'ImageClassifier' and kind.__module__.startswith('mmpretrain.')
+               for kind in type(model).__mro__)
+
+
+def extract_maps(model: nn.Module, inputs: Tensor) -> Sequence[Tensor]:
+    """Features that :func:`features_of` would hear of the inputs ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level."""
+    return model.extract_feat(inputs, stage='backbone') if is_classifier(model) else model.extract_feat(inputs)
 
 
 def levels_of(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
@@ -98,11 +114,11 @@ def _probe(model: nn.Module, aligner: NeckAligner | None = None) -> list[Tensor]
     try:
         with torch.random.fork_rng(devices=[]):
             if aligner is None:
-                return levels_of(model.extract_feat(image))
+                return levels_of(extract_maps(model, image))
             with aligner.listen(model) as tape:
-                features = levels_of(model.extract_feat(image))
+                features = levels_of(extract_maps(model, image))
     except RuntimeError as error:
-        raise ValueError(f'`NeckAligner` needs detectors that take images of {PROBE}x{PROBE} pixels, and the '
+        raise ValueError(f'`NeckAligner` needs models that take images of {PROBE}x{PROBE} pixels, and the '
                          f'{type(model).__name__} takes none: {error}. Take an aligner of rows.') from error
     finally:
         for module, mode in modes.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.classes import Scoring
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import TableRows
@@ -61,7 +61,7 @@ class ClassifierAligner(Aligner):
             data_samples: Sequence[BaseDataElement]) -> Answer:
         ours, our_layer = _heard(tape.last_layer)
         with torch.no_grad(), ModuleTap(_last_layer(teacher, 'teacher'), "the teacher's last layer") as heard:
-            teacher.head(feats)
+            teacher.head(teacher.neck(feats) if teacher.with_neck else feats)
         theirs, their_layer = _heard(heard)
         images = torch.arange(len(data_samples), device=ours.device)
         if len(ours) != tape.views * len(images):
@@ -88,12 +88,6 @@ def _heard(tap: ModuleTap) -> tuple[Tensor, LastLayer]:
     """Scores of a last layer, and the layer."""
     call = tap.only()
     return call.output, LastLayer(call.arg(0, 'input'), tap.module.weight, tap.module.bias)
-
-
-def is_classifier(model: nn.Module) -> bool:
-    """Whether a model is MMPretrain's ``ImageClassifier``; it need not be installed to ask."""
-    return any(kind.__name__ == 'ImageClassifier' and kind.__module__.startswith('mmpretrain.')
-               for kind in type(model).__mro__)
 
 
 def _last_layer(model: nn.Module, side: str) -> nn.Linear:

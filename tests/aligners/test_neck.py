@@ -146,7 +146,7 @@ def test_a_detector_whose_train_returns_nothing_is_paired(monkeypatch: pytest.Mo
 def test_a_detector_that_does_not_take_the_image_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model(toy_config('retinanet'))
     monkeypatch.setattr(model, 'extract_feat', lambda image: torch.zeros(1, 2) @ image)
-    with pytest.raises(ValueError, match=r'`NeckAligner` needs detectors that take images of 512x512.*RetinaNet'):
+    with pytest.raises(ValueError, match=r'`NeckAligner` needs models that take images of 512x512.*RetinaNet'):
         NeckAligner().widths(model, model)
 
 

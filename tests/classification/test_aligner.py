@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from ckd_mmdet.aligners import NeckAligner, extract_maps, is_classifier
 from ckd_mmdet.classes import SharedClasses
-from ckd_mmdet.classification.aligner import ClassifierAligner, is_classifier
+from ckd_mmdet.classification.aligner import ClassifierAligner
 from ckd_mmdet.distiller import Distiller
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
@@ -105,7 +106,7 @@ def test_views_that_the_preprocessor_did_not_make_are_refused(student: nn.Module
         aligner = ClassifierAligner()
         with aligner.listen(in_views(student, 2)) as tape:
             tape.last_layer.module(torch.zeros(6, 64))
-        aligner.ask(student, student.extract_feat(inputs), tape, data_samples)
+        aligner.ask(student, extract_maps(student, inputs), tape, data_samples)
 
 
 @pytest.mark.parametrize(('head', 'why'), [
@@ -158,6 +159,29 @@ def test_a_classifier_learns_all_of_pckd(tmp_path: Path) -> None:
     learned = [name for name, _ in distiller.named_parameters() if name.startswith('distiller.')]
     assert len(learned) == 4 + 6
     assert all(parameter.grad is not None for parameter in distiller.parameters())
+
+
+def test_maps_of_the_backbones_are_paired(tmp_path: Path) -> None:
+    student, wide = classifier_config(), classifier_config('resnet8x4', width=256)
+    for config in (student, wide):
+        config['backbone']['out_indices'] = (0, 1, 2)
+    config = distiller_config(student, wide, saved(built(wide), tmp_path / 't.pth'), KD)
+    config['alignments']['neck'] = dict(aligner=dict(type='ckd_mmdet.NeckAligner'), losses=dict(
+        loss_review=dict(type='ckd_mmdet.ReviewKDLoss', mid_channels=8)))
+    distiller = built(config)
+    distiller.measures_gradients = True
+    logged = step(distiller)
+    assert logged['neck.loss_review'] > 0
+    assert logged['neck.gradient_ratio_review'] > 0
+    assert all(parameter.grad is not None for parameter in distiller.parameters())
+
+
+def test_tokens_are_no_maps() -> None:
+    model = built(dict(type='mmpretrain.ImageClassifier', data_preprocessor=dict(PREPROCESSOR), backbone=dict(
+        type='mmpretrain.VisionTransformer', arch=dict(embed_dims=16, num_layers=1, num_heads=2,
+                                                       feedforward_channels=16), img_size=512, patch_size=256)))
+    with pytest.raises(ValueError, match=r"the student's features have shapes \[\(1, 16\)\]; take an aligner"):
+        NeckAligner().widths(model, model)
 
 
 def test_the_students_weights_are_those_of_it_alone(tmp_path: Path) -> None:

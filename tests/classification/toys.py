@@ -6,6 +6,7 @@ from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  first: mmpretrain's modules need its operators
 import torch
+from ckd_mmdet.aligners import extract_maps
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -57,5 +58,5 @@ def aligned(student: nn.Module, teacher: nn.Module, inputs: Tensor, samples: lis
     with alignment.aligner.listen(student) as tape:
         losses = student(inputs, samples, mode='loss')
     with torch.no_grad():
-        feats = teacher.extract_feat(inputs)
+        feats = extract_maps(teacher, inputs)
     return alignment.align(teacher, feats, tape, samples), losses
