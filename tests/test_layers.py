@@ -24,7 +24,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
                            'ckd_mmdet.registry', 'mmengine.config', 'mmengine.structures', 'mmdet'},
     # the plugin: the only part that may import mmpretrain
     'classification': TENSORS | {'torchvision', 'ckd_mmdet.registry', 'ckd_mmdet.samples', 'ckd_mmdet.taps',
-                                 'ckd_mmdet.rows', 'ckd_mmdet.aligners', 'mmengine', 'mmpretrain'},
+                                 'ckd_mmdet.rows', 'ckd_mmdet.classes', 'ckd_mmdet.aligners', 'mmengine', 'mmpretrain',
+                                 'numpy', 'PIL', 'sklearn'},
     'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
 }
 # all of the above, and mmengine
@@ -33,7 +34,7 @@ LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 FREE = {'compat',  # other people's versions
         # commands: nothing of the library imports them
-        'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}
+        'analyze', 'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}
 
 
 def imports(file: Path) -> Iterator[str]:
