@@ -10,11 +10,15 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint again
+.PHONY: help install demo demo-classification test lint again
 
 help:
 	@echo 'make demo          train a teacher, a student alone and a student with CKD; table, report and picture'
 	@echo 'make demo QUICK=1  the same within three minutes, on a few images'
+	@echo 'make demo-classification'
+	@echo '                   a teacher of handwritten digits, then students alone, with KD, CKD and PCKD; table and plots'
+	@echo "make demo-classification SEEDS='0 1'"
+	@echo '                   the same over these seeds; finished ones are kept'
 	@echo 'make test          ruff, mypy and pytest'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make install       the set-up alone, in $(VENV); the other targets do it themselves'
@@ -26,6 +30,9 @@ install: $(READY)
 
 demo: $(READY)
 	@$(BIN)/python tools/demo.py $(if $(filter-out 0,$(QUICK)),--quick)
+
+demo-classification: $(READY)
+	@$(BIN)/python tools/demo_classification.py $(if $(SEEDS),--seeds $(SEEDS))
 
 lint: $(READY)
 	@echo 'ruff' && $(BIN)/python -m ruff check --quiet .

@@ -49,7 +49,7 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
 # All of these are ours; README and docs/study.md have those that are measured (not dist, pkd, reviewkd). The released
 # CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
-    'ClassifierAligner': {
+    'ImageAligner': {
         'ckd': Recipe(dict(type='All'), 10.0),
         'kd': Recipe(dict(type='All'), 1.0, dict(loss_kd=dict(temperature=4.0))),
         'dkd': Recipe(dict(type='All'), 1.0, dict(loss_dkd=dict(beta=8.0, temperature=4.0))),
@@ -89,7 +89,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
 
 # In the order in which they are tried: the more rows an aligner pairs, the earlier.
 REASONS = {
-    'ClassifierAligner': 'both classify whole images',
+    'ImageAligner': 'both classify whole images',
     'RoIAligner': 'both have a RoI head, the teacher classifies the proposals that the student sampled',
     'DenseAligner': 'both score every anchor of the same levels',
     'QueryAligner': 'both answer by queries, each side matched with the objects by its own assigner',
@@ -121,7 +121,7 @@ def choose_alignment(student: nn.Module, teacher: nn.Module) -> Choice:
     refused: list[str] = []
     any_classifier = is_classifier(student) or is_classifier(teacher)
     for kind, why in REASONS.items():
-        if kind == 'ClassifierAligner' and not any_classifier:
+        if kind == 'ImageAligner' and not any_classifier:
             continue
         chosen = _roi_stages(student, teacher) if kind == 'RoIAligner' else {_short(kind): dict(type=kind)}
         try:

@@ -17,6 +17,8 @@ from mmengine.registry import DATASETS
 
 DISTILLER = 'ckd_mmdet.Distiller'
 HOOK = 'ckd_mmdet.DistillHook'
+DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
+"""Data sets that MMPretrain fetches itself where they are missing."""
 
 
 def read_config(config: str | Path) -> Config:
@@ -113,6 +115,8 @@ def _datasets(dataset: dict | None) -> Iterator[dict]:
 
 def _check_dataset(dataset: dict, where: str) -> None:
     root, ann_file = dataset.get('data_root') or '', dataset.get('ann_file') or ''
+    if str(dataset.get('type')).rpartition('.')[2] in DOWNLOADED and dataset.get('download', True):
+        return
     if '://' in root or '://' in ann_file or dataset.get('backend_args'):
         return  # not on this disk
     if root and not os.path.isdir(root):
@@ -122,7 +126,8 @@ def _check_dataset(dataset: dict, where: str) -> None:
     path = os.path.join(root, ann_file)
     if ann_file and not os.path.isfile(path):
         raise ValueError(f'`{where}.ann_file` needs a file that exists, {path!r} does not.')
-    for name, folder in (dataset.get('data_prefix') or {}).items():
+    prefixes = dataset.get('data_prefix') or {}
+    for name, folder in (prefixes if isinstance(prefixes, dict) else dict(img_path=prefixes)).items():
         if isinstance(folder, str) and not os.path.isdir(os.path.join(root, folder)):
             raise ValueError(f'`{where}.data_prefix.{name}` needs a folder that exists, '
                              f'{os.path.join(root, folder)!r} does not.')

@@ -6,16 +6,24 @@ import inspect
 from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  first: mmdet's modules need its operators
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import TASK_UTILS as ROOT_TASK_UTILS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='ckd_mmdet',
-                  locations=['ckd_mmdet.distiller', 'ckd_mmdet.losses', 'ckd_mmdet.classification.backbones'])
+                  locations=['ckd_mmdet.distiller', 'ckd_mmdet.losses', 'ckd_mmdet.classification.backbones',
+                             'ckd_mmdet.classification.views'])
 TASK_UTILS = Registry('task util', parent=ROOT_TASK_UTILS, scope='ckd_mmdet',
-                      locations=['ckd_mmdet.aligners', 'ckd_mmdet.selectors'])
+                      locations=['ckd_mmdet.aligners', 'ckd_mmdet.selectors',
+                                 'ckd_mmdet.classification.aligner'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hooks'])
+# asked for by configs of classifiers alone
+DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='ckd_mmdet', locations=['ckd_mmdet.classification.digits'])
+TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='ckd_mmdet',
+                      locations=['ckd_mmdet.classification.views'])
 
 
 def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:

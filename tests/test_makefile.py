@@ -90,6 +90,13 @@ def test_another_interpreter_makes_another_venv(copy: Path) -> None:
     assert make(copy, 'install').stdout == 'Ready: .venv/bin/python\n'  # and stays, whatever python3 is
 
 
+@pytest.mark.parametrize(('given', 'passed'), [((), ''), (('SEEDS=0 1 2',), '--seeds 0 1 2')])
+def test_the_demo_of_classification_takes_seeds(given: tuple, passed: str, copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    said = make(copy, '--just-print', 'demo-classification', *given).stdout
+    assert said.split() == ['.venv/bin/python', 'tools/demo_classification.py', *passed.split()]
+
+
 @pytest.mark.parametrize('pip', ['exit 1', 'kill -9 $PPID'])
 def test_a_failed_or_killed_setup_does_not_look_finished(pip: str, copy: Path) -> None:
     for _ in range(2):  # the second begins anew

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from ckd_mmdet.datasets.digit_scenes import CLASSES
 from ckd_mmdet.export import export_student
+from ckd_mmdet.trainings.commands import told_in_one_line
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
@@ -153,3 +155,18 @@ def test_a_tool_says_what_it_lacks(trained: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SystemExit) as stopped:
         run_tool(monkeypatch, tool, trained / 'plain.py', *(argument.format(run=run) for argument in arguments))
     assert text.format(run=run) in capsys.readouterr().err + str(stopped.value)
+
+
+@pytest.mark.parametrize(('error', 'code'), [
+    (KeyboardInterrupt(), 130), (ValueError('`seeds` needs numbers'), '\n`seeds` needs numbers'),
+    (OSError(28, 'No space left on device'), '\n[Errno 28] No space left on device'),
+    (ImportError('needs mmpretrain'), '\nneeds mmpretrain')])
+def test_a_long_command_ends_without_a_traceback(error: BaseException, code: int | str,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = {}
+    monkeypatch.setattr('signal.signal', handlers.__setitem__)
+    with pytest.raises(SystemExit) as stopped, told_in_one_line():
+        raise error
+    assert stopped.value.code == code
+    with pytest.raises(KeyboardInterrupt):
+        handlers[signal.SIGTERM](signal.SIGTERM, None)

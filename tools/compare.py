@@ -6,26 +6,25 @@ the table and the plots of a matrix anew, from its finished runs.
 
 import argparse
 import contextlib
-import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import NoReturn
 
 import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.trainings.commands import told_in_one_line
 from mmengine.config import DictAction
 
 with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
     from ckd_mmdet.attach import METHODS
     from ckd_mmdet.compare.main import default_out, run_matrix
-    from ckd_mmdet.compare.plan import METRIC, Settings
-    from ckd_mmdet.compare.report import Found, write_report
+    from ckd_mmdet.compare.plan import Settings
+    from ckd_mmdet.compare.report import as_shown, write_report
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('student', nargs='?', help='config of a plain detector, mmdet::... too')
-    parser.add_argument('--teacher', help='the config of the detector that teaches')
+    parser.add_argument('student', nargs='?', help='config of a plain detector or classifier, mmdet::... too')
+    parser.add_argument('--teacher', help='the config of the model that teaches')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
     parser.add_argument('--methods', nargs='+', metavar='METHOD',
                         help=f'of none, {", ".join(METHODS)}, several joined by +; or whole configs of a distilled '
@@ -34,7 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, help="instead of the student's own; its schedule shrinks with them")
     parser.add_argument('--jobs', type=int, help='runs at a time (default: one a GPU, without GPUs one a core)')
     parser.add_argument('--out', type=Path, help='(default: work_dirs/compare_STUDENT_TEACHER)')
-    parser.add_argument('--metric', help=f"key of what is compared in MMEngine's log (default: {METRIC})")
+    parser.add_argument('--metric', help="key of what is compared in MMEngine's log (default: a detector's mAP, a "
+                                         "classifier's top-1)")
     parser.add_argument('--keep', action='store_true', help='leave the checkpoints of finished runs too')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
                         help='override settings of every run, key=value; keys of the student: model.student...=')
@@ -51,34 +51,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     warnings.filterwarnings('ignore')  # of other people's code, while models are built
-    try:
+    with told_in_one_line():
         out = args.report or args.out or default_out(args.student, args.teacher)
         if args.report is not None:
             found = write_report(out, args.metric)
         else:
             found = run_matrix(Settings(args.student, args.teacher, args.methods, args.seeds, out,
-                                        args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric or METRIC,
+                                        args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric,
                                         args.jobs, args.keep))
-    except KeyboardInterrupt:
-        print('\nInterrupted. The same command continues where it stopped.', file=sys.stderr)
-        sys.exit(130)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'\n{error}')
-    show(found, out)
-
-
-def show(found: Found, out: Path) -> None:
-    print(f'\n{(out / "table.md").read_text()}\n{out}: table.md, table.csv, table.json, '
-          f'{", ".join(path.name for path in sorted(out.glob("*.png"))) or "no plots"}')
+    print(as_shown(out))
     if found.failed:
         sys.exit(1)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == '__main__':

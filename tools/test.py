@@ -1,17 +1,50 @@
-"""Test a detector's checkpoint; of a distilled one, the student alone: the teacher is never needed."""
+"""Test a detector's or classifier's checkpoint; of a distilled one, the student alone: the teacher is never needed."""
 
 import argparse
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.config import check_data, open_config, plain_student
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import METRICS
 from mmengine.runner import Runner
+
+
+def detectors_pictures(cfg: Config, folder: str) -> dict:
+    return dict(type='DetVisualizationHook', draw=True, test_out_dir=folder)
+
+
+def classifiers_pictures(cfg: Config, folder: str) -> dict:
+    # unlike mmdet's, it does not look for the work dir itself
+    return dict(type='VisualizationHook', enable=True, interval=1, out_dir=os.path.join(cfg.work_dir, folder))
+
+
+@dataclass(frozen=True)
+class Package:
+    """What OpenMMLab's packages call the parts that a test may take."""
+
+    dump: str
+    visualizer: str
+    pictures: Callable[[Config, str], dict]
+    """The hook that draws the predictions into a folder."""
+    tta: str
+    """Where test-time augmentation is shown."""
+
+
+PACKAGES = {
+    'mmdet': Package('mmdet.DumpDetResults', 'DetLocalVisualizer', detectors_pictures,
+                     "mmdet's configs/_base_ and retinanet_tta.py show both"),
+    'mmpretrain': Package('DumpResults', 'UniversalVisualizer', classifiers_pictures,
+                          "mmpretrain's `AverageClsScoreTTA` is such a model, `TestTimeAug` the transform"),
+}
+"""By a config's ``default_scope``."""
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='the plain config or the distillation config; mmdet::... too')
+    parser.add_argument('config', help='the plain or the distillation config; mmdet::... and mmpretrain::... too')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='where the metrics go')
     parser.add_argument('--out', help='write all predictions to this .pkl file')
@@ -34,21 +67,21 @@ def main() -> None:
     cfg = open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     cfg.load_from = args.checkpoint
     plain_student(cfg)
+    package = PACKAGES.get(cfg.get('default_scope'), PACKAGES['mmdet'])
     if args.show_dir:
-        cfg.setdefault('visualizer', dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
-        cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)
+        cfg.setdefault('visualizer', dict(type=package.visualizer, vis_backends=[dict(type='LocalVisBackend')]))
+        cfg.setdefault('default_hooks', {})
+        cfg.default_hooks.visualization = package.pictures(cfg, args.show_dir)
     if args.tta:
         if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-            raise SystemExit('--tta needs `tta_model` and `tta_pipeline` in the config; '
-                             "mmdet's configs/_base_ and retinanet_tta.py show both")
+            raise SystemExit(f'--tta needs `tta_model` and `tta_pipeline` in the config; {package.tta}')
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     check_data(cfg, ('test_dataloader',))
     prepare_cpu_launcher(cfg)
     runner = Runner.from_cfg(cfg)
     if args.out:
-        from mmdet.evaluation import DumpDetResults
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test_evaluator.metrics.append(METRICS.build(dict(type=package.dump, out_file_path=args.out)))
     runner.test()
 
 

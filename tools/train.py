@@ -1,4 +1,4 @@
-"""Train a detector, distilled or not: mmdet's own habits, thin over the Runner."""
+"""Train a detector or a classifier, distilled or not: mmdet's own habits, thin over the Runner."""
 
 import argparse
 import os
@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='a config file, or mmdet::... for one of the installed mmdet')
-    parser.add_argument('--teacher', help='distil a plain config: the config of a detector that teaches it')
+    parser.add_argument('config', help='a config file, or mmdet::... and mmpretrain::... for an installed one')
+    parser.add_argument('--teacher', help='distil a plain config: the config of a model that teaches it')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
     parser.add_argument('--method', help=f'how, ckd by default: {", ".join(METHODS)}, or several, ckd:0.5+pkd for '
                                          'example; none trains it alone')

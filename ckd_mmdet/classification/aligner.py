@@ -25,7 +25,7 @@ class ImageTape:
 
 
 @TASK_UTILS.register_module()
-class ClassifierAligner(Aligner):
+class ImageAligner(Aligner):
     """Pairs images: each a row, its logits those of the head's last, linear layer.
 
     For any two ``ImageClassifier`` of MMPretrain whose heads score classes by one ``nn.Linear`` with a softmax. A row's
@@ -97,14 +97,14 @@ def _last_layer(model: nn.Module, side: str) -> nn.Linear:
         ValueError: If it is no classifier, or its head has no such layer or several.
     """
     if not is_classifier(model):
-        raise ValueError(f'`ClassifierAligner` needs an `ImageClassifier` of mmpretrain as {side}, got a '
+        raise ValueError(f'`ImageAligner` needs an `ImageClassifier` of mmpretrain as {side}, got a '
                          f'{type(model).__name__}.')
     head = model.head
     classes = getattr(head, 'num_classes', None)
     layers = [module for module in (head.modules() if head is not None else ())
               if type(module) is nn.Linear and module.out_features == classes]
     if len(layers) != 1:
-        raise ValueError(f'`ClassifierAligner` needs a {side} whose head scores its classes by one linear layer, and '
+        raise ValueError(f'`ImageAligner` needs a {side} whose head scores its classes by one linear layer, and '
                          f"{type(head).__name__} has {len(layers)} of {classes} outputs; take a classifier with a "
                          'LinearClsHead, or with another head that ends in an `nn.Linear`.')
     return layers[0]
@@ -114,7 +114,7 @@ def _scoring(model: nn.Module, side: str) -> Scoring:
     classes = _last_layer(model, side).out_features
     head = model.head
     if getattr(getattr(head, 'loss_module', None), 'use_sigmoid', False) or 'MultiLabel' in type(head).__name__:
-        raise ValueError(f'`ClassifierAligner` needs a {side} that gives an image one class, by a softmax; its '
+        raise ValueError(f'`ImageAligner` needs a {side} that gives an image one class, by a softmax; its '
                          f'{type(head).__name__} gives it several, by sigmoids.')
     return Scoring(classes, True, of_images=True)
 

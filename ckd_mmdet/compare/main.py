@@ -38,31 +38,46 @@ def run_matrix(settings: Settings, interval: float = 1.0) -> Found:
     with only_one(settings.out) as lock:
         keep_matrix(matrix)
         train(matrix, make_runs(matrix), lock, interval)
-    return write_report(settings.out, settings.metric)
+    return write_report(settings.out, matrix.settings.metric)
 
 
 def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float) -> None:
     """Run what is not finished, and the teacher's test first."""
     settings = matrix.settings
     places = make_places(settings.jobs)
+    folder = settings.out / 'teacher'
+    first = []
+    if matrix.teacher is not None and not (folder / 'result.json').exists():
+        command = [*TEST, str(matrix.teacher_file), matrix.checkpoint, '--work-dir', str(folder)]
+        first.append(Job(TEACHER, command, folder / 'output.log', make_threads(len(places))))
+    said = [f'{method.name}: refused, {method.refused.splitlines()[0]}' for method in matrix.methods if method.refused]
+    train_runs(runs, places, lock, interval, first, said, settings.keep)
+
+
+def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: int | None, interval: float = 1.0,
+               first: Sequence[Job] = (), said: Sequence[str] = (), keep: bool = False) -> None:
+    """Train those that are not finished, under one bar.
+
+    Args:
+        places: As of :func:`make_places`.
+        lock: As of :func:`ckd_mmdet.trainings.processes.run_in_turn`.
+        interval: Seconds between two looks at the runs.
+        first: Jobs before the trainings.
+        said: Lines before anything is said of the runs.
+        keep: Whether a finished run keeps its checkpoints.
+    """
     todo = [run for run in runs if not run.is_finished()]
     with Progress(sum(run.epochs for run in todo) or 1) as bar:
-        work = _Work(bar, Pace(todo, len(places)), settings.keep, _device(places),
-                     {run.title: run for run in todo})
-        for method in matrix.methods:
-            if method.refused:
-                bar.say(f'{method.name}: refused, {method.refused.splitlines()[0]}')
+        work = _Work(bar, Pace(todo, len(places)), keep, _device(places), {run.title: run for run in todo})
+        for line in said:
+            bar.say(line)
         for run in runs:
             if run not in todo:
                 bar.say(f'{run.title}: found finished')
             elif work.pace.base[run]:
                 bar.say(f'{run.title}: continues after epoch {work.pace.base[run]} of {run.epochs}')
         threads = make_threads(len(places))
-        jobs = [Job(run.title, run.command(), run.log, threads) for run in todo]
-        folder = settings.out / 'teacher'
-        if matrix.teacher is not None and not (folder / 'result.json').exists():
-            command = [*TEST, str(matrix.teacher_file), matrix.checkpoint, '--work-dir', str(folder)]
-            jobs.insert(0, Job(TEACHER, command, folder / 'output.log', threads))
+        jobs = [*first, *(Job(run.title, run.command(), run.log, threads) for run in todo)]
         run_in_turn(jobs, places, work.started, work.ended, work.show, lock, interval)
 
 

@@ -26,7 +26,12 @@ ALONE = 'none'
 """The student without a teacher, the reference of all the others."""
 SHARED = ('data_preprocessor', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'train_cfg', 'optim_wrapper',
           'param_scheduler', 'load_from', 'val_cfg')
-"""Keys in which a whole config may not differ from the student's: the method is all that is compared."""
+"""Keys in which a whole config may not differ from the student's: the method is all that is compared. What belongs to a
+classifier's method is not looked at: its views (``_one_view``), and its own loss's weight (``_but_loss_weight``)."""
+VIEWS = ('type', 'ckd_mmdet.RotatedViews')
+PREPROCESSORS = {('type', kind) for kind in ('ckd_mmdet.ViewsPreprocessor', 'ClsDataPreprocessor',
+                                             'mmpretrain.ClsDataPreprocessor')}
+"""Of classifiers: the one of PCKD's views, and the usual one, which is seldom named."""
 BROKEN = (SyntaxError, ImportError, NameError, AttributeError, TypeError, LookupError, AssertionError)
 """What else a faulty config raises, beside ``OSError``, ``RuntimeError`` and ``ValueError``: it is a program."""
 
@@ -36,7 +41,7 @@ class Pair:
     """What the methods are applied to.
 
     Args:
-        student: Config of a plain detector, a path or ``package::...``.
+        student: Config of a plain detector or classifier, a path or ``package::...``.
         teacher: The same of the teacher.
         checkpoint: Path or address of the teacher's weights.
         epochs: Instead of the student's own.
@@ -164,9 +169,9 @@ def _given_config(name: str, pair: Pair) -> Config:
                          f'{cfg.get("model", {}).get("type")}.')
     cfg.merge_from_dict(dict(pair.options))
     student = student_config(pair)
-    ours = {'model.student': student.model.to_dict(), **_shared(student)}
-    theirs = {'model.student': student_of(copy.deepcopy(cfg.model)).to_dict(), **_shared(cfg)}
-    differing = [key for key in ours if ours[key] != theirs[key]]
+    ours = {'model.student': _but_loss_weight(student.model.to_dict()), **_shared(student)}
+    theirs = {'model.student': _but_loss_weight(student_of(copy.deepcopy(cfg.model)).to_dict()), **_shared(cfg)}
+    differing = [key for key in ours if _one_view(ours[key]) != _one_view(theirs[key])]
     if differing:
         raise ValueError(f'{name} differs from {pair.student} in {", ".join(f"`{key}`" for key in differing)}; a '
                          'matrix compares methods, everything else has to be the same.')
@@ -212,6 +217,26 @@ def _model(cfg: Config, pair: Pair) -> nn.Module:
     if key not in pair.models:
         pair.models[key] = build_model(cfg)
     return pair.models[key]
+
+
+def _but_loss_weight(student: dict[str, Any]) -> dict[str, Any]:
+    """Without the weight of a classifier's own loss: KD is 0.1 of it and 0.9 of the teacher's."""
+    loss = (student.get('head') or {}).get('loss')
+    if isinstance(loss, dict):
+        loss.pop('loss_weight', None)
+    return student
+
+
+def _one_view(part: Any) -> Any:
+    """A config's part with each image seen once: PCKD shows it in four views, by the same transforms."""
+    if isinstance(part, list | tuple):
+        parts = [_one_view(one) for one in part]
+        return [inner for one in parts
+                for inner in (one.get('transforms', []) if isinstance(one, dict) and VIEWS in one.items() else [one])]
+    if isinstance(part, dict):
+        return {key: _one_view(value) for key, value in part.items()
+                if not isinstance(value, str) or (key, value) not in PREPROCESSORS}
+    return part
 
 
 def _shared(cfg: Config) -> dict[str, Any]:

@@ -6,17 +6,17 @@ import copy
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.compare.methods import ALONE, BROKEN, Method, Pair, check_names, make_method
+from ckd_mmdet.compare.metric import main_metric
 from ckd_mmdet.config import check_data, class_names, read_config
 from ckd_mmdet.teacher import read_teacher_config, zoo_address
 from ckd_mmdet.trainings.files import digest, digest_file, write_whole
 from mmengine.config import Config
 
-METRIC = 'coco/bbox_mAP'
 FILE = 'matrix.json'
 OURS = ('.lock', f'.{FILE}.part')
 """What a command leaves that is killed before the folder is a matrix."""
@@ -27,7 +27,7 @@ class Settings:
     """What the user asked for.
 
     Args:
-        student: Config of a plain detector, a path or ``package::...``.
+        student: Config of a plain detector or classifier, a path or ``package::...``.
         teacher: The same of the teacher.
         methods: Names of :data:`ckd_mmdet.attach.METHODS`, several joined by ``+``, or whole configs.
         seeds: Each trains every method once.
@@ -35,7 +35,8 @@ class Settings:
         checkpoint: The teacher's weights; of an ``mmdet::`` config the model zoo's by default.
         epochs: Instead of the student's own, see :func:`ckd_mmdet.compare.schedule.scale_epochs`.
         options: ``--cfg-options``, the same for every run.
-        metric: What is compared, by its key in mmengine's log.
+        metric: What is compared, by its key in mmengine's log; by default what the student's ``val_evaluator`` is
+            mainly about, see :func:`ckd_mmdet.compare.metric.main_metric`.
         jobs: Runs at a time; by default one a GPU, without GPUs one a core.
         keep: Whether a finished run keeps its last checkpoints, beside ``student.pth``.
 
@@ -51,7 +52,7 @@ class Settings:
     checkpoint: str | None = None
     epochs: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    metric: str = METRIC
+    metric: str | None = None
     jobs: int | None = None
     keep: bool = False
 
@@ -71,6 +72,7 @@ class Matrix:
     """What is trained and measured, with all configs."""
 
     settings: Settings
+    """With the metric that is compared."""
     methods: list[Method]
     """In the order asked for, the student alone first where it was not named."""
     seeds: list[int]
@@ -112,6 +114,7 @@ def make_matrix(settings: Settings) -> Matrix:
     if alone.config is None:
         raise ValueError(f'{settings.student}: {alone.refused}')
     check_data(alone.config, ('train_dataloader', 'val_dataloader'))
+    settings = replace(settings, metric=settings.metric or main_metric(alone.config))
     methods = [alone if name == ALONE else make_method(name, pair) for name in names]
     tested, why_not = _teacher_test(alone.config, teacher)
     identity = dict(

@@ -12,13 +12,13 @@ from typing import Any
 import pandas as pd
 from ckd_mmdet.compare import plots
 from ckd_mmdet.compare.methods import ALONE
+from ckd_mmdet.compare.metric import Metric, describe
 from ckd_mmdet.compare.plan import FILE
 from ckd_mmdet.compare.runs import FAILED, read_result
 from ckd_mmdet.compare.statistics import compare_methods, gap_of, scores, summarize, tabulate, why_none
 from ckd_mmdet.trainings.files import write_whole
 from ckd_mmdet.trainings.tables import markdown_table
 
-SHORT = {'coco/bbox_mAP': 'mAP', 'coco/segm_mAP': 'mask mAP', 'accuracy/top1': 'top-1'}
 CAUTION = ('Δ is the mean over the seeds of the paired differences to `none`, with its {level} % confidence interval '
            "(Student's t; for one method at a time, not for the best of many). s/step compares only within this table.")
 PAIRS = ('Paired differences between methods, the row less the column, ± half of the {level} % confidence interval '
@@ -63,8 +63,13 @@ class Found:
     """Why there is no share of the gap."""
 
     @property
-    def short(self) -> str:
-        return SHORT.get(self.metric, self.metric.rpartition('/')[2])
+    def written(self) -> Metric:
+        return describe(self.metric)
+
+    @property
+    def digits(self) -> int:
+        """After the point, the same in a whole table."""
+        return self.written.digits(largest_of(self.summary, self.teacher))
 
     @property
     def intervals(self) -> bool:
@@ -110,7 +115,8 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
     teacher, no_teacher = _teacher(folder, metric)
     values = tabulate(results, metric)
     summary = summarize(values, list(matrix['methods']), teacher)
-    no_gap = _no_gap(gap_of(values, teacher), teacher, matrix['no_teacher'] or no_teacher, digits_of(summary, teacher))
+    digits = describe(metric).digits(largest_of(summary, teacher))
+    no_gap = _no_gap(gap_of(values, teacher), teacher, matrix['no_teacher'] or no_teacher, digits)
     return Found(matrix, metric, values, summary, compare_methods(values, summary), teacher, refused, failed,
                  not_started, empty, no_gap)
 
@@ -124,21 +130,29 @@ def write_report(folder: Path, metric: str | None = None) -> Found:
     write_whole(folder / 'table.json', json.dumps(as_json(found), indent=2) + '\n')
     if not found.values.empty:
         titles = titles_of(found.methods)
-        write_whole(folder / 'by_epoch.png', plots.by_epoch(found.values, titles, found.teacher, found.short))
+        write_whole(folder / 'by_epoch.png', plots.by_epoch(found.values, titles, found.teacher,
+                                                           found.written.title))
         if len(found.methods) > 1:
             gap = gap_of(found.values, found.teacher) if found.no_gap is None else None
-            picture = plots.gap_closed(found.values, found.summary, titles, gap, found.short)
+            picture = plots.gap_closed(found.values, found.summary, titles, gap, found.written.difference)
             write_whole(folder / 'gap_closed.png', picture)
     return found
 
 
+def as_shown(folder: Path) -> str:
+    """The written report for a terminal: the table, and which files there are."""
+    pictures = ', '.join(path.name for path in sorted(folder.glob('*.png'))) or 'no plots'
+    return f'\n{(folder / "table.md").read_text()}\n{folder}: table.md, table.csv, table.json, {pictures}'
+
+
 def markdown(found: Found) -> str:
     """The table, what it stands on, and below it what gave no number."""
-    digits = digits_of(found.summary, found.teacher)
+    digits = found.digits
     parts = [table(found, digits)] if found.methods else ['No run is finished.']
     if found.no_gap is None:
         parts.append(f'The gap of teacher ({found.teacher:.{digits}f}) and student alone is '
-                     f'{gap_of(found.values, found.teacher):.{digits}f}, taken as known in its shares.')
+                     f'{gap_of(found.values, found.teacher):.{digits}f}{found.written.points}, taken as known in its '
+                     'shares.')
     elif found.methods:
         parts.append(f'No share of the gap is shown: {found.no_gap}.')
     if found.intervals:
@@ -160,8 +174,8 @@ def markdown(found: Found) -> str:
 
 def table(found: Found, digits: int) -> str:
     """Each method's mean, its difference to the student alone, and its share of the gap."""
-    head = ['method', f'{found.short} mean ± sd', 'Δ vs none' + (' [95 % CI]' if found.intervals else ''), 'gap closed',
-            's/step', 'seeds']
+    difference = f'Δ{found.written.points} vs none' + (' [95 % CI]' if found.intervals else '')
+    head = ['method', f'{found.written.title} mean ± sd', difference, 'gap closed', 's/step', 'seeds']
     titles = titles_of(found.methods)
     rows = [[titles[method], _mean(row, digits), _difference(row, method, digits), _share(row),
              _seconds(row['seconds']), _seeds(row)] for method, row in found.summary.iterrows()]
@@ -254,9 +268,9 @@ def _why(folder: Path) -> str:
     return path.read_text().strip() if path.exists() else 'not finished'
 
 
-def digits_of(summary: pd.DataFrame, teacher: float | None) -> int:
-    """After the point, the same in a whole table: mAP is a share, accuracies are in percent."""
-    return 2 if max([*summary['mean'].abs(), abs(teacher or 0.0)]) > 1 else 3
+def largest_of(summary: pd.DataFrame, teacher: float | None) -> float:
+    """The greatest absolute value of a table."""
+    return max([*summary['mean'].abs(), abs(teacher or 0.0)])
 
 
 def _mean(row: pd.Series, digits: int) -> str:

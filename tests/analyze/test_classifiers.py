@@ -47,7 +47,7 @@ def test_pictures_and_numbers_are_of_images(student: str, folder: Path, tmp_path
                                                'difficulty_kd.png', 'analysis.json']
     found = json.loads(written[-1].read_text())
     assert found['classes'][:2] == ['zero', 'one'] and len(found['classes']) == 10
-    assert found['aligner'] == 'ClassifierAligner'
+    assert found['aligner'] == 'ImageAligner'
     assert found['students']['kd']['rows'] == found['students']['kd']['foreground_rows'] == found['images'] == 60
     assert {one['of'] for one in found['features']} == {'features'}
     examples, = found['difficulty']['kd']['examples'].values()

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from ckd_mmdet.aligners import NeckAligner, extract_maps, is_classifier
 from ckd_mmdet.classes import SharedClasses
-from ckd_mmdet.classification.aligner import ClassifierAligner
+from ckd_mmdet.classification.aligner import ImageAligner
 from ckd_mmdet.distiller import Distiller
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
@@ -87,7 +87,7 @@ def test_of_several_views_the_students_own_loss_sees_the_plain_ones_only(student
 def test_two_alignments_hear_all_views(student: nn.Module) -> None:
     student = in_views(student, 2)
     inputs, data_samples = batch(views=2)
-    first, second = ClassifierAligner(), ClassifierAligner()
+    first, second = ImageAligner(), ImageAligner()
     with first.listen(student) as one, second.listen(student) as two:
         student(inputs, data_samples, mode='loss')
     assert len(one.last_layer.only().output) == len(two.last_layer.only().output) == 12
@@ -95,7 +95,7 @@ def test_two_alignments_hear_all_views(student: nn.Module) -> None:
 
 def test_listening_leaves_no_hook(student: nn.Module) -> None:
     student = in_views(student, 2)
-    with ClassifierAligner().listen(student):
+    with ImageAligner().listen(student):
         assert student.head._forward_hooks
     assert not any(module._forward_hooks for module in student.modules())
 
@@ -103,7 +103,7 @@ def test_listening_leaves_no_hook(student: nn.Module) -> None:
 def test_views_that_the_preprocessor_did_not_make_are_refused(student: nn.Module) -> None:
     with pytest.raises(RuntimeError, match='expected 2 views of 6 images, saw 6 rows'):
         inputs, data_samples = batch()
-        aligner = ClassifierAligner()
+        aligner = ImageAligner()
         with aligner.listen(in_views(student, 2)) as tape:
             tape.last_layer.module(torch.zeros(6, 64))
         aligner.ask(student, extract_maps(student, inputs), tape, data_samples)
@@ -117,13 +117,13 @@ def test_views_that_the_preprocessor_did_not_make_are_refused(student: nn.Module
 def test_a_head_without_a_linear_last_layer_is_refused(head: dict, why: str, student: nn.Module) -> None:
     teacher = built(dict(classifier_config(), head=head))
     with pytest.raises(ValueError, match=why):
-        ClassifierAligner().check(student, teacher)
+        ImageAligner().check(student, teacher)
 
 
 def test_other_models_are_refused(student: nn.Module) -> None:
     assert is_classifier(student)
     with pytest.raises(ValueError, match='needs an `ImageClassifier` of mmpretrain as teacher, got a Linear'):
-        ClassifierAligner().check(student, nn.Linear(1, 1))
+        ImageAligner().check(student, nn.Linear(1, 1))
 
 
 def test_a_transformers_head_is_heard() -> None:

@@ -27,7 +27,7 @@ def distiller_config(student: dict, teacher: dict, checkpoint: str, losses: dict
     """The same in a Distiller, with one alignment ``image``."""
     return dict(type='ckd_mmdet.Distiller', student=student,
                 teacher=dict(config=dict(default_scope='mmpretrain', model=teacher), checkpoint=checkpoint),
-                alignments=dict(image=dict(aligner=dict(type='ckd_mmdet.ClassifierAligner'), losses=losses,
+                alignments=dict(image=dict(aligner=dict(type='ckd_mmdet.ImageAligner'), losses=losses,
                                            **alignment)))
 
 
@@ -52,7 +52,7 @@ def batch(images: int = 6, classes: int = 4, views: int = 1, seed: int = 0) -> t
 
 def aligned(student: nn.Module, teacher: nn.Module, inputs: Tensor, samples: list[DataSample], **cfg: Any) -> Any:
     """What the alignment passes to its losses, and the student's own losses."""
-    alignment = build_alignment('image', dict(aligner=dict(type='ckd_mmdet.ClassifierAligner'),
+    alignment = build_alignment('image', dict(aligner=dict(type='ckd_mmdet.ImageAligner'),
                                               losses=dict(loss_kd=dict(type='ckd_mmdet.KDLoss')), **cfg))
     alignment.meet(student, teacher, class_map=False)
     with alignment.aligner.listen(student) as tape:

@@ -75,7 +75,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def a_matrix(folder: Path, methods: Sequence[str | Method] = ('none', 'kd'), seeds: Sequence[int] = (0, 1),
              **changes: Any) -> Matrix:
     """Of configs that hold no more than a schedule."""
-    settings = Settings('student.py', 'teacher.py', [], seeds, folder, **{'jobs': 2, **changes})
+    settings = Settings('student.py', 'teacher.py', [], seeds, folder,
+                        **{'jobs': 2, 'metric': 'coco/bbox_mAP', **changes})
     made = [method if isinstance(method, Method) else Method(method, a_config(method)) for method in methods]
     identity = dict(student=dict(config='student.py', digest='s'), teacher=dict(config='teacher.py', digest='t'),
                     teacher_checkpoint=dict(path='teacher.pth', digest='c'), epochs=EPOCHS, options={})

@@ -112,9 +112,11 @@ def test_a_method_with_fewer_seeds_says_how_many_are_paired(tmp_path: Path) -> N
     assert cells(tmp_path)[2][5] == '3 (2 paired)'
 
 
-def test_percent_metrics_keep_two_digits_and_their_name(tmp_path: Path) -> None:
+def test_percent_metrics_keep_two_digits_and_differ_in_points(tmp_path: Path) -> None:
     report(tmp_path, {'none': [70.0, 71.0], 'kd': [72.0, 73.5]}, 80.0, metric='accuracy/top1')
-    assert cells(tmp_path)[0][1] == 'top-1 mean ± sd' and cells(tmp_path)[2][1] == '72.75 ± 1.06'
+    assert cells(tmp_path)[0][1:3] == ['top-1 (%) mean ± sd', 'Δ points vs none [95 % CI]']
+    assert cells(tmp_path)[2][1:4] == ['72.75 ± 1.06', '+2.25 [-0.93, +5.43]', '24 % [-10 %, 57 %]']
+    assert 'student alone is 9.50 points, taken as known' in (tmp_path / 'table.md').read_text()
 
 
 def test_the_digits_are_those_of_the_largest_mean_in_all_of_a_table(tmp_path: Path) -> None:
@@ -215,6 +217,10 @@ def test_the_plots_name_every_method_and_the_teacher(tmp_path: Path, monkeypatch
     report(tmp_path)
     for text in ('none', 'kd', 'teacher', 'epoch', 'validation mAP', 'Mean of 3 seeds, band ± 1 standard deviation',
                  'Δ mAP to the student alone', 'share of the gap to the teacher'):
+        assert text in written
+    written.clear()
+    report(tmp_path / 'accuracy', {'none': [70.0, 71.0], 'kd': [72.0, 73.5]}, 80.0, metric='accuracy/top1')
+    for text in ('validation top-1 (%)', 'Δ top-1 (points) to the student alone'):
         assert text in written
     written.clear()
     report(tmp_path / 'unlike', {'none': [0.4, 0.4], 'kd': [0.5, 0.5, 0.6]})

@@ -9,11 +9,12 @@ They need no MMPretrain themselves. Importing this registers them::
 """
 
 from .mobile import CifarMobileNetV2, CifarShuffleNetV1, CifarShuffleNetV2
+from .mobilenet_v1 import MobileNetV1
 from .residual import CifarResNet, CifarWideResNet
 from .vgg import CifarVGG
 
 __all__ = ['ZOO', 'CifarMobileNetV2', 'CifarResNet', 'CifarShuffleNetV1', 'CifarShuffleNetV2', 'CifarVGG',
-           'CifarWideResNet']
+           'CifarWideResNet', 'MobileNetV1']
 
 ZOO: dict[str, dict] = {
     **{arch: dict(type='ckd_mmdet.CifarResNet', arch=arch)

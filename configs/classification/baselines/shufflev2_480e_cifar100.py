@@ -1,0 +1,4 @@
+# The student alone, not run: batch and learning rate of the pairs that it is in.
+_base_ = ['../_base_/models/shufflev2_cifar100.py', '../_base_/datasets/cifar100.py',
+          '../_base_/schedules/cifar100_480e.py']
+optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -1,0 +1,5 @@
+# The student alone, not run: batch and learning rate of the pairs that it is in.
+_base_ = ['../_base_/models/wrn_40_1_cifar100.py', '../_base_/datasets/cifar100.py',
+          '../_base_/schedules/cifar100_240e.py']
+train_dataloader = dict(batch_size=32)
+auto_scale_lr = dict(base_batch_size=32)

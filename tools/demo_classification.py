@@ -1,0 +1,40 @@
+"""Teach a small classifier of handwritten digits with a bigger one: student alone, KD, CKD and PCKD over seeds.
+
+Interrupted, it continues where it stopped; more seeds may join later.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.trainings.commands import told_in_one_line
+from tqdm import tqdm
+
+with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+    from ckd_mmdet.compare.report import as_shown
+    from ckd_mmdet.demo.classification import DIGITS, run_demo
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--seeds', nargs='+', type=int, default=DIGITS.seeds, metavar='N',
+                        help=f'of the students (default: {" ".join(map(str, DIGITS.seeds))})')
+    args = parser.parse_args()
+    warnings.filterwarnings('ignore')  # of other people's code, while models are built
+    os.chdir(Path(__file__).resolve().parents[1])  # the configs' paths start there
+    started = time.monotonic()
+    with told_in_one_line():
+        found = run_demo(DIGITS, args.seeds)
+    print(as_shown(DIGITS.matrix))
+    print(f'The demo took {tqdm.format_interval(time.monotonic() - started)} (without what was found finished).')
+    if found.failed:
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()
