@@ -61,8 +61,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'kd': Recipe(dict(type='All'), 1.0),
         'dkd': Recipe(dict(type='All'), 1.0),
         'dist': Recipe(dict(type='All'), 1.0),
-        'pckd': Recipe(dict(type='ForegroundPlus', k=64), 1.0,  # as configs/_base_/alignments/roi_pckd.py
-                       dict(loss_features=dict(expansion=2, loss_weight=1.0))),
+        'pckd': Recipe(dict(type='ForegroundPlus', k=64), 0.25,  # as configs/_base_/alignments/roi_pckd.py
+                       dict(loss_features=dict(expansion=2))),
     },
     'DenseAligner': {
         'ckd': Recipe(dict(type='TeacherTopK', k=256), 1.0),  # not every dense head gives labels
