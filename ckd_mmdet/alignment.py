@@ -202,8 +202,8 @@ class RowAlignment(Alignment):
             self._check_no_labels(answer)
         else:
             labels = self.shared.labels(labels, self.scorings[0].num_classes)
-        rows = self.select(Candidates(answer.teacher.confidence(self.shared.teacher), len(self.shared), labels,
-                                      answer.image_ids, answer.level_ids))
+        rows = self.select(Candidates(answer.teacher.confidence(self.shared.teacher), len(self.shared),
+                                      None if labels is None else hard(labels), answer.image_ids, answer.level_ids))
         if labels is not None:
             rows = rows[self._known(labels[rows])]
         student, teacher = (self._side(answer, which, rows) for which in range(2))

@@ -14,7 +14,7 @@ from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
 from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
-from ckd_mmdet.registry import TASK_UTILS, build_part
+from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -356,7 +356,10 @@ def _times(weight: float | str | dict, loss: dict, method: str) -> float | str |
 
 def _recipe(method: str, aligner: str) -> Recipe:
     if method not in RECIPES[aligner]:
-        raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner}; take one of '
+        needed = frozenset().union(*(MODELS.get(loss['type']).requires for loss in METHODS[method].values()))
+        why = [reason for what, reason in TASK_UTILS.get(aligner).lacks.items() if what in needed]
+        raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner}'
+                         f'{"".join(f" ({reason})" for reason in why)}; take one of '
                          f'{", ".join([*RECIPES[aligner], *RECIPES["NeckAligner"]])}.')
     return RECIPES[aligner][method]
 

@@ -24,9 +24,12 @@ DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
 def read_config(config: str | Path) -> Config:
     """Read a config file, or a package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``, ``'ckd_mmdet::...'``."""
     name = str(config)
-    if name.startswith('mmpretrain::'):
-        require_mmpretrain()
-    read = get_config(name) if '::' in name else Config.fromfile(name)
+    try:
+        read = get_config(name) if '::' in name else Config.fromfile(name)
+    except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # of a package that is not there
+        if 'mmpretrain' in str(error):
+            require_mmpretrain()
+        raise
     if read.get('default_scope') == 'mmpretrain':
         require_mmpretrain()
     return read

@@ -29,7 +29,7 @@ class Distiller(BaseModel):
     ``paramwise_cfg``, hooks) meets the plain student. What distillation itself learns is the child ``distiller``.
 
     Args:
-        student: Config of any detector, untouched.
+        student: Config of any detector or classifier, untouched.
         teacher: ``dict(config=..., checkpoint=..., class_map=None, check_accuracy=True)``, see
             :class:`FrozenTeacher`; or several of them by name; ``None`` trains the student alone.
         alignments: Configs by name, ``dict(aligner=..., losses=..., selector=..., teacher=...)``, see
@@ -53,6 +53,10 @@ class Distiller(BaseModel):
         self.has_hook = False  # DistillHook sets it
         self.measures_gradients = False  # DistillHook sets it for the steps in which they are logged
         self.can_measure = True
+        if getattr(model.data_preprocessor, 'views', 1) > 1 and not _hears_views(teacher, alignments):
+            raise ValueError(f'the {type(model.data_preprocessor).__name__} makes several views of an image, and a '
+                             'student alone cannot tell which is the plain one; take a plain data preprocessor and '
+                             'pipeline, or an alignment with an ImageAligner.')
         if teacher and alignments:
             parts = {name: build_alignment(name, cfg) for name, cfg in alignments.items()}
             self.teachers = _teachers(teacher, parts)
@@ -170,7 +174,10 @@ class Distiller(BaseModel):
                 'a `ckd_mmdet.Distiller` with a teacher needs `DistillHook` to train: it checks class names and the '
                 "teacher's accuracy. Train with ckd_mmdet's tools/train.py, which adds it, or add "
                 "`dict(type='ckd_mmdet.DistillHook')` to `custom_hooks`.")
-        return self.student.parse_losses(losses)
+        total, logged = self.student.parse_losses(losses)
+        if 'loss' in losses:  # a classifier's own, which MMEngine logs in place of the sum
+            logged = {**logged, 'loss': total, 'task_loss': logged['loss']}
+        return total, logged
 
     def train(self, mode: bool = True) -> Distiller:
         self.student.train(mode)  # a detector may freeze parts in its own `train`
@@ -216,6 +223,11 @@ def _teachers(teacher: dict, alignments: Mapping[str, Alignment]) -> dict[str | 
         raise ValueError(f'`teacher` has {", ".join(idle)}, which no alignment asks; name it in the `teacher` of one, '
                          'or leave it out.')
     return {name: build(FrozenTeacher, cfg, f'`teacher.{name}`') for name, cfg in teacher.items()}
+
+
+def _hears_views(teacher: dict | None, alignments: dict[str, dict] | None) -> bool:
+    kinds = [str(cfg.get('aligner', {}).get('type')) for cfg in (alignments or {}).values()]
+    return bool(teacher) and any(kind.endswith('ImageAligner') for kind in kinds)
 
 
 def _epoch() -> int:

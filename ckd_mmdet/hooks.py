@@ -15,6 +15,7 @@ from ckd_mmdet.alignment import Alignment, RowAlignment
 from ckd_mmdet.classes import match_classes
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.export import export_student
+from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.losses.weight import Weight
 from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, hard, is_foreground
@@ -63,8 +64,7 @@ class DistillHook(Hook):
         dataset = runner.train_dataloader.dataset
         for name in self.distiller.teachers:
             _pair_classes(self.distiller, name, dataset.metainfo.get('classes'))
-        if hasattr(dataset, 'get_gt_labels'):  # MMPretrain's
-            _check_labels(self.distiller, dataset.get_gt_labels())
+        _check_labels(self.distiller, dataset)
 
     def before_train_epoch(self, runner: Runner) -> None:
         seed_epoch(runner.train_dataloader, runner.seed, runner.epoch, get_rank())
@@ -218,18 +218,26 @@ def _alignments_of(distiller: Distiller, teacher: str | None) -> list[Alignment]
     return [alignment for alignment in distiller.distiller.values() if alignment.teacher == teacher]
 
 
-def _weights(distiller: Distiller) -> dict[str, Weight]:
-    """Of every loss, by ``<alignment>.<loss>``."""
-    return {f'{name}.{key}': loss.weight for name, alignment in distiller.distiller.items()
+def _losses(distiller: Distiller) -> dict[str, DistillLoss]:
+    """Every loss, by ``<alignment>.<loss>``."""
+    return {f'{name}.{key}': loss for name, alignment in distiller.distiller.items()
             for key, loss in alignment.losses.items()}
 
 
+def _weights(distiller: Distiller) -> dict[str, Weight]:
+    return {name: loss.weight for name, loss in _losses(distiller).items()}
+
+
 def _check_schedules(distiller: Distiller, runner: Runner) -> None:
-    """Refuse weights that change by epochs in a run that counts none."""
-    for name, weight in _weights(distiller).items():
-        if weight.changes_by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(f'`{name}` has a `loss_weight` that changes by epochs, and this run is counted in '
-                             'iterations; set `train_cfg.by_epoch=True` and `max_epochs`, or give a constant weight.')
+    """Refuse what changes by epochs in a run that counts none."""
+    if not isinstance(runner.train_loop, IterBasedTrainLoop):
+        return
+    way_out = 'and this run is counted in iterations; set `train_cfg.by_epoch=True` and `max_epochs`, or'
+    for name, loss in _losses(distiller).items():
+        if loss.weight.changes_by_epoch:
+            raise ValueError(f'`{name}` has a `loss_weight` that changes by epochs, {way_out} give a constant weight.')
+        if getattr(loss, 'preview', None) is not None:
+            raise ValueError(f'`{name}` has a `preview` that grows by epochs, {way_out} leave it out.')
 
 
 def _pair_classes(distiller: Distiller, name: str | None, classes: Sequence[str] | None) -> None:
@@ -261,11 +269,15 @@ def _pair_classes(distiller: Distiller, name: str | None, classes: Sequence[str]
               logger='current')
 
 
-def _check_labels(distiller: Distiller, labels: np.ndarray) -> None:
-    """Refuse labels that the student's head has no score for; on a GPU they would end in an assertion of CUDA's."""
-    for alignment in distiller.distiller.values():
-        classes = alignment.scorings[0].num_classes if isinstance(alignment, RowAlignment) else None
-        if classes is not None and len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+def _check_labels(distiller: Distiller, dataset: Any) -> None:
+    """Refuse labels that a classifier has no score for; on a GPU they would end in an assertion of CUDA's."""
+    paired = [alignment for alignment in distiller.distiller.values() if isinstance(alignment, RowAlignment)]
+    if not paired or not hasattr(dataset, 'get_gt_labels'):  # MMPretrain's
+        return
+    labels = dataset.get_gt_labels()
+    for alignment in paired:
+        classes = alignment.scorings[0].num_classes
+        if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             raise ValueError(f'the training data set needs labels from 0 to {classes - 1}, as the student scores '
                              f'{classes} classes, and has some from {labels.min()} to {labels.max()}; set '
                              "`num_classes` of the student's head, or mend the annotations.")

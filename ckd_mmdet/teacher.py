@@ -81,7 +81,8 @@ class FrozenTeacher:
         """Features of the student's batch ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level, without gradient."""
         if isinstance(self.renormalize, Renormalize):
             views = len(inputs) // len(data_samples)  # of an image, one batch of all images after another
-            inputs = self.renormalize(inputs, [sample.img_shape for sample in data_samples] * views)
+            sizes = [sample.get('img_shape', inputs.shape[-2:]) for sample in data_samples]
+            inputs = self.renormalize(inputs, sizes * views)
         return extract_maps(self.model, inputs)
 
     def check_finite(self, answer: Side | Sequence[Tensor]) -> None:
@@ -115,7 +116,7 @@ class FrozenTeacher:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a data preprocessor does to the pixels of a BGR image."""
+    """What a data preprocessor does to the pixels of an image."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -62,3 +62,12 @@ def test_classes_that_are_not_shared_count_as_background() -> None:
     for row in range(6):
         p = before[row].tolist()
         assert after[row].tolist() == pytest.approx([p[2], p[0], p[1] + p[3] + p[4]], rel=1e-12)
+
+
+def test_a_name_of_two_classes_pairs_nothing() -> None:
+    cranes = ('crane', 'ant', 'crane')
+    for student, teacher in ((cranes, ('crane', 'bee')), (('crane', 'bee'), cranes)):
+        for class_map in ('name', dict(crane='crane')):
+            with pytest.raises(ValueError, match="several called 'crane'"):
+                match_classes(student, teacher, class_map)
+    assert len(match_classes(('crane', 'ant', 'crane'), ('crane', 'bee'), dict(ant='bee'))) == 1

@@ -54,7 +54,7 @@ def main() -> None:
                                 args.out, args.batches, args.rows, args.examples, args.cfg_options, args.device)
             with contextlib.redirect_stdout(None):  # so do data sets, of their reading
                 written = analyze(settings, lambda text: print(text, file=sys.stderr))
-    except (OSError, RuntimeError, ValueError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f'\n{error}')
     print(f'{written[0].parent}: {", ".join(path.name for path in written)}')
 

@@ -31,7 +31,8 @@ class HandwrittenDigits(BaseDataset):
 
     To make it hard, images are turned and get noise, and training may have few labels, some of them wrong. All this is
     fixed: image ``i`` of the file is drawn from its own random stream, seeded by ``(seed, i)``, and looks the same in
-    every epoch and in every subset. Labels of the test split are always the true ones.
+    every epoch and in every subset; which labels are wrong differs from subset to subset. Labels of the test split are
+    always the true ones.
 
     Args:
         split: ``'train'`` or ``'test'``.

@@ -38,7 +38,7 @@ class Demo:
 
 DIGITS = Demo(Path('work_dirs/demo_classification'), 'configs/classification/baselines/resnet20_8e_digits.py',
               'configs/classification/baselines/resnet8_30e_digits.py',
-              ('none', 'kd', 'ckd', 'pckd', 'kd+pckd'), (0, 1, 2, 3, 4))
+              ('none', 'kd', 'ckd', 'pckd'), (0, 1, 2, 3, 4))
 
 
 def run_demo(demo: Demo, seeds: Sequence[int], interval: float = 1.0) -> Found:

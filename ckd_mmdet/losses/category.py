@@ -133,6 +133,9 @@ class CenterAlignmentLoss(DistillLoss):
         super().__init__(loss_weight)
         if not isinstance(project, bool):
             raise ValueError(f'`CenterAlignmentLoss` needs a `project` of True or False, got {project!r}.')
+        if self.weight.is_measuring:
+            raise ValueError("`CenterAlignmentLoss` needs a `loss_weight` that is given: it does not depend on the "
+                             "student's features, at which 'balance' measures how hard a loss pulls.")
         self.project = project
         self.projector: nn.Module | None = None
 

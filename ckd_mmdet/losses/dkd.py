@@ -25,8 +25,8 @@ class DKDLoss(RowLoss):
             ``temperature=1`` for detection.
         temperature: Softening of both distributions, greater than 0.
         standardize: Standardise the logits of each row first, see :func:`ckd_mmdet.functional.standardized`.
-        loss_weight: Factor of the mean over labelled rows. Released code for classification raises it from 0 over the
-            first epochs; here it is constant.
+        loss_weight: Factor of the mean over labelled rows. Released code for classification raises it over the first
+            20 epochs, ``dict(value=1.0, warm_up=20)``.
         preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`.
 
     Raises:

@@ -34,6 +34,13 @@ class ReviewKDLoss(MapLoss):
             raise ValueError(f'`ReviewKDLoss` needs a whole `mid_channels` of at least 1, got {mid_channels!r}.')
         self.mid_channels = mid_channels
 
+    def build_parts(self, widths: Widths) -> None:
+        if len(widths.student) < 2:
+            raise ValueError('`ReviewKDLoss` needs at least two levels, the finer to review the coarser, got one; '
+                             "take an L2Loss, or, of a classifier, give the student's and the teacher's backbone more "
+                             '`out_indices`.')
+        super().build_parts(widths)
+
     def projector(self, level: int, widths: Widths) -> nn.Module:
         coarsest = level == len(widths.student) - 1
         return Fusion(widths.student[level], self.mid_channels, widths.teacher[level], has_coarser=not coarsest)
