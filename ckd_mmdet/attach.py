@@ -41,6 +41,7 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
         loss_contrast=dict(type='CategoryContrastLoss', preview=dict(base=1.005), loss_weight=0.05),
         loss_centers=dict(type='CenterAlignmentLoss', loss_weight=1.0),
         loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
+    'features': dict(loss_alignment=dict(type='FeatureAlignmentLoss')),  # PCKD's, alone
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
     'reviewkd': dict(loss_reviewkd=dict(type='ReviewKDLoss')),
@@ -55,6 +56,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'dkd': Recipe(dict(type='All'), 1.0, dict(loss_dkd=dict(beta=8.0, temperature=4.0))),
         'dist': Recipe(dict(type='All'), 1.0),
         'pckd': Recipe(dict(type='All'), 1.0),
+        'features': Recipe(dict(type='All'), 20.0),  # as in PCKD
     },
     'RoIAligner': {
         'ckd': Recipe(dict(type='Foreground'), 1.0),  # as configs/_base_/alignments/roi_ckd_foreground.py
@@ -63,6 +65,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'dist': Recipe(dict(type='All'), 1.0),
         'pckd': Recipe(dict(type='ForegroundPlus', k=64), 0.25,  # as configs/_base_/alignments/roi_pckd.py
                        dict(loss_features=dict(expansion=2))),
+        'features': Recipe(dict(type='ForegroundPlus', k=64), 5.0, dict(loss_alignment=dict(expansion=2))),
     },
     'DenseAligner': {
         'ckd': Recipe(dict(type='TeacherTopK', k=256), 1.0),  # not every dense head gives labels
