@@ -1,7 +1,12 @@
+import itertools
+import sys
+
 # mmdet's modules, which the tests import, need this first.
 import ckd_mmdet.compat  # noqa: F401
 import pytest
 import yapf  # noqa: F401  fills its cache before the workers start: two that fill it at once can read half of it
+
+_scopes = itertools.count()
 
 # Fixtures import what they need: mmdet's import takes seconds, and the pure tests do without.
 
@@ -12,6 +17,16 @@ def configs_are_not_laid_out():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **options: (text, False))
         yield
+
+
+@pytest.fixture(autouse=True)
+def scope_is_mmdets_again():
+    """A Runner's scope stays MMEngine's default: one of classifiers would be that of the detectors' tests after it."""
+    yield
+    scopes = sys.modules.get('mmengine.registry.default_scope')
+    current = scopes.DefaultScope.get_current_instance() if scopes else None
+    if current is not None and current.scope_name != 'mmdet':
+        scopes.DefaultScope.get_instance(f'mmdet-{next(_scopes)}', scope_name='mmdet')
 
 
 @pytest.fixture(scope='session')

@@ -191,8 +191,8 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
                         r"needs inputs padded to a multiple of 32, the student's are padded to 24; set the student's "
                         r'`data_preprocessor.pad_size_divisor`'),
     'unknown preprocessing': (lambda b: b.build(student=unpreprocessed()),
-                              r'needs models with an `ImgDataPreprocessor` or a `DetDataPreprocessor`, got '
-                              r'BaseDataPreprocessor'),
+                              r'needs models with an `ImgDataPreprocessor`, a `DetDataPreprocessor` or a '
+                              r'`ClsDataPreprocessor`, got BaseDataPreprocessor'),
     'student has no RoI head': (lambda b: b.build(student=toy_config('retinanet', 10)),
                                 r'`RoIAligner` needs a student with `roi_head.bbox_head`, got a RetinaNet; it serves '
                                 r'two-stage'),

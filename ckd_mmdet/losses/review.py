@@ -35,11 +35,11 @@ class ReviewKDLoss(MapLoss):
         self.mid_channels = mid_channels
 
     def build_parts(self, widths: Widths) -> None:
-        if len(widths.student) < 2:
+        super().build_parts(widths)
+        if len(widths.student) == 1:
             raise ValueError('`ReviewKDLoss` needs at least two levels, the finer to review the coarser, got one; '
                              "take an L2Loss, or, of a classifier, give the student's and the teacher's backbone more "
                              '`out_indices`.')
-        super().build_parts(widths)
 
     def projector(self, level: int, widths: Widths) -> nn.Module:
         coarsest = level == len(widths.student) - 1

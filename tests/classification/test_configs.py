@@ -138,7 +138,9 @@ def test_a_plain_config_builds_and_its_head_fits_its_backbone(name, shapes_alone
 
 @pytest.mark.parametrize('name', [name for name in PLAIN if 'cifar100' in name])
 def test_a_plain_config_of_cifar_has_the_model_of_its_name(name):
-    assert read(name).model.backbone == ZOO[ZOO_NAMES[Path(name).stem.rsplit('_', 2)[0]]]
+    backbone = read(name).model.backbone.to_dict()
+    backbone.pop('out_indices', None)  # more maps than the head sees
+    assert backbone == ZOO[ZOO_NAMES[Path(name).stem.rsplit('_', 2)[0]]]
 
 
 @pytest.mark.parametrize('name', DISTILLED)
