@@ -19,14 +19,28 @@ def configs_are_not_laid_out():
         yield
 
 
+@pytest.fixture(scope='module', autouse=True)
+def scope(request):
+    """Where MMEngine looks for names without a scope: in mmpretrain for the tests of classifiers, else in mmdet."""
+    name = 'mmpretrain' if 'classification' in request.path.parts else 'mmdet'
+    _set_scope(name)
+    yield name
+    _set_scope('mmdet')
+
+
 @pytest.fixture(autouse=True)
-def scope_is_mmdets_again():
-    """A Runner's scope stays MMEngine's default: one of classifiers would be that of the detectors' tests after it."""
+def scope_again(scope):
+    """A Runner leaves its own, which would be that of the tests after it."""
     yield
+    _set_scope(scope)
+
+
+def _set_scope(name):
     scopes = sys.modules.get('mmengine.registry.default_scope')
-    current = scopes.DefaultScope.get_current_instance() if scopes else None
-    if current is not None and current.scope_name != 'mmdet':
-        scopes.DefaultScope.get_instance(f'mmdet-{next(_scopes)}', scope_name='mmdet')
+    if scopes is not None:  # the pure tests do without
+        current = scopes.DefaultScope.get_current_instance()
+        if current is None or current.scope_name != name:
+            scopes.DefaultScope.get_instance(f'{name}-{next(_scopes)}', scope_name=name)
 
 
 @pytest.fixture(scope='session')
