@@ -462,14 +462,14 @@ class RoIHead(torch.nn.Module):
         return self.roi_layer(self.convolution(image), torch.tensor([[0., 1, 1, 5, 6]]))
 
 
-@pytest.mark.parametrize('layer', [
-    RoIHead(mmcv.ops.RoIAlign(2)),
-    RoIHead(mmcv.ops.RoIPool(2)),
-    mmcv.ops.DeformConv2dPack(3, 4, 3, padding=1),
-    mmcv.ops.ModulatedDeformConv2dPack(3, 4, 3, padding=1),
+@pytest.mark.parametrize('make_layer', [
+    lambda: RoIHead(mmcv.ops.RoIAlign(2)),
+    lambda: RoIHead(mmcv.ops.RoIPool(2)),
+    lambda: mmcv.ops.DeformConv2dPack(3, 4, 3, padding=1),
+    lambda: mmcv.ops.ModulatedDeformConv2dPack(3, 4, 3, padding=1),
 ], ids=['roi_align', 'roi_pool', 'deform_conv', 'modulated_deform_conv'])
-def test_bfloat16_autocast_trains_close_to_float32(layer: torch.nn.Module) -> None:
-    image = torch.rand(1, 3, 8, 8)
+def test_bfloat16_autocast_trains_close_to_float32(make_layer: Callable[[], torch.nn.Module]) -> None:
+    layer, image = make_layer(), torch.rand(1, 3, 8, 8)  # made here: the seed is set for each test
     exact = layer(image)
     wished = torch.autograd.grad(exact.square().sum(), list(layer.parameters()))
     with torch.autocast('cpu', dtype=torch.bfloat16):
