@@ -162,7 +162,7 @@ class RowAlignment(Alignment):
             if self.scoring not in loss.scorings:
                 raise ValueError(f'`alignments.{self.name}.losses.{key}` is a {type(loss).__name__}, which makes no '
                                  f'sense between a student with {ours} and a teacher with {theirs}; {way_out}.')
-        if any({'features', 'centers'} & loss.requires for loss in self.losses.values()):
+        if self._needing('features', 'centers'):
             self._build_parts(self.aligner.widths(student, teacher))
         self.shared: SharedClasses | None = None
         if not class_map:
@@ -221,7 +221,7 @@ class RowAlignment(Alignment):
         classes = (self.shared.student, self.shared.teacher)[which]
         logits = shared_columns(scores.take(rows), scoring, classes, self.background)
         if answer.layers is None:
-            needing = [type(loss).__name__ for loss in self.losses.values() if {'features', 'centers'} & loss.requires]
+            needing = self._needing('features', 'centers')
             if needing and len(rows):
                 raise RuntimeError(f'`alignments.{self.name}` needs features for {", ".join(needing)}, and one of the '
                                    'heads gives other scores than its last layer; take losses of logits here')
@@ -232,8 +232,12 @@ class RowAlignment(Alignment):
             return Side(logits, layer.features[rows], centers)
         return Side(logits, layer.features[rows], centers, shared_rows(layer.bias, scoring, classes, self.background))
 
+    def _needing(self, *what: str) -> list[str]:
+        """Selector and losses that need one of these."""
+        return [type(part).__name__ for part in (self.select, *self.losses.values()) if part.requires & set(what)]
+
     def _check_no_labels(self, answer: Answer) -> None:
-        needing = [type(part).__name__ for part in (self.select, *self.losses.values()) if 'labels' in part.requires]
+        needing = self._needing('labels')
         if needing:
             raise RuntimeError(f'`alignments.{self.name}` needs labels for {", ".join(needing)}, and this student '
                                f'gives none: {answer.no_labels}. Take a selector and losses that need only logits, '

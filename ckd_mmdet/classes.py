@@ -80,12 +80,6 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         if class_map != 'name':
             raise ValueError(f"`teacher.class_map` needs to be 'name' or a dict from the student's names to the "
                              f"teacher's, got {class_map!r}.")
-        twice = sorted({name for name in student if name in teacher
-                        and (student.count(name) > 1 or teacher.count(name) > 1)})
-        if twice:
-            raise ValueError(f"`teacher.class_map='name'` needs names that stand for one class each, and student or "
-                             f'teacher has several called {_listed(twice)}; rename them in `metainfo.classes`, or give '
-                             'a dict that leaves them out.')
         class_map = {name: name for name in student if name in teacher}
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
@@ -96,13 +90,13 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         if unknown:
             raise ValueError(f'`teacher.class_map` names {_listed(unknown)}, which the {side} does not know; it knows '
                              f'{_listed(known)}.')
-    if not class_map:
-        raise ValueError('`teacher.class_map` needs at least one pair of classes, got an empty dict.')
-    for side, names, known in (('student', class_map, student), ('teacher', class_map.values(), teacher)):
         twice = [name for name in names if known.count(name) > 1]
         if twice:
             raise ValueError(f'`teacher.class_map` needs names that stand for one class each; the {side} has several '
-                             f'called {_listed(twice)}. Leave them out, or rename them in `metainfo.classes`.')
+                             f'called {_listed(twice)}. Leave them out with a dict, or rename them in '
+                             '`metainfo.classes`.')
+    if not class_map:
+        raise ValueError('`teacher.class_map` needs at least one pair of classes, got an empty dict.')
     if len(set(class_map.values())) < len(class_map):
         raise ValueError("`teacher.class_map` needs another class of the teacher for each of the student's, got "
                          f'{dict(class_map)}.')

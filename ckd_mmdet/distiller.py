@@ -53,12 +53,9 @@ class Distiller(BaseModel):
         self.has_hook = False  # DistillHook sets it
         self.measures_gradients = False  # DistillHook sets it for the steps in which they are logged
         self.can_measure = True
-        if getattr(model.data_preprocessor, 'views', 1) > 1 and not _hears_views(teacher, alignments):
-            raise ValueError(f'the {type(model.data_preprocessor).__name__} makes several views of an image, and a '
-                             'student alone cannot tell which is the plain one; take a plain data preprocessor and '
-                             'pipeline, or an alignment with an ImageAligner.')
-        if teacher and alignments:
-            parts = {name: build_alignment(name, cfg) for name, cfg in alignments.items()}
+        parts = {name: build_alignment(name, cfg) for name, cfg in (alignments or {}).items()} if teacher else {}
+        _check_views(model.data_preprocessor, parts)
+        if parts:
             self.teachers = _teachers(teacher, parts)
             for one in self.teachers.values():
                 one.wear_glasses_of(model.data_preprocessor)
@@ -225,9 +222,12 @@ def _teachers(teacher: dict, alignments: Mapping[str, Alignment]) -> dict[str | 
     return {name: build(FrozenTeacher, cfg, f'`teacher.{name}`') for name, cfg in teacher.items()}
 
 
-def _hears_views(teacher: dict | None, alignments: dict[str, dict] | None) -> bool:
-    kinds = [str(cfg.get('aligner', {}).get('type')) for cfg in (alignments or {}).values()]
-    return bool(teacher) and any(kind.endswith('ImageAligner') for kind in kinds)
+def _check_views(preprocessor: nn.Module, alignments: Mapping[str, Alignment]) -> None:
+    heard = any(alignment.aligner.hears_views for alignment in alignments.values())
+    if getattr(preprocessor, 'views', 1) > 1 and not heard:
+        raise ValueError(f'the {type(preprocessor).__name__} makes several views of an image, and a student alone '
+                         'cannot tell which is the plain one; take a plain data preprocessor and pipeline, or an '
+                         'alignment with an ImageAligner.')
 
 
 def _epoch() -> int:

@@ -63,7 +63,7 @@ class DistillHook(Hook):
         _check_schedules(self.distiller, runner)
         dataset = runner.train_dataloader.dataset
         for name in self.distiller.teachers:
-            _pair_classes(self.distiller, name, dataset.metainfo.get('classes'))
+            pair_classes(self.distiller, name, dataset.metainfo.get('classes'))
         _check_labels(self.distiller, dataset)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -240,8 +240,17 @@ def _check_schedules(distiller: Distiller, runner: Runner) -> None:
             raise ValueError(f'`{name}` has a `preview` that grows by epochs, {way_out} leave it out.')
 
 
-def _pair_classes(distiller: Distiller, name: str | None, classes: Sequence[str] | None) -> None:
-    """Compare the class names, or pair them where the teacher has a ``class_map``."""
+def pair_classes(distiller: Distiller, name: str | None, classes: Sequence[str] | None) -> None:
+    """Compare the class names, or pair them where the teacher has a ``class_map``.
+
+    Args:
+        distiller: With a teacher.
+        name: Of the teacher, where there are several.
+        classes: Names of the data set's classes, in the order of the student's scores.
+
+    Raises:
+        ValueError: If they differ without a ``class_map``, or cannot be paired by it.
+    """
     teacher = distiller.teachers[name]
     paired = [alignment for alignment in _alignments_of(distiller, name) if isinstance(alignment, RowAlignment)]
     if not paired:

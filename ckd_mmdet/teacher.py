@@ -26,6 +26,9 @@ from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile)
+"""What loading a broken checkpoint raises."""
+
 
 class FrozenTeacher:
     """A trained model that answers without gradient.
@@ -51,9 +54,9 @@ class FrozenTeacher:
         self.checkpoint = str(checkpoint or zoo_address(config))
         self.class_map = class_map
         self.check_accuracy = check_accuracy
-        loaded = _read_checkpoint(self.checkpoint)
+        loaded, weights = _read_checkpoint(self.checkpoint)
         self.model = build_model(self.config)
-        _load(self.model, _weights(loaded), self.checkpoint, self.name)
+        load_weights(self.model, weights, self.checkpoint, self.name, 'teacher.checkpoint')
         self.model.eval()  # LAD and LD, teachers with a teacher of their own, give nothing back here
         self.model.requires_grad_(False)
         self.classes = _class_names(loaded, self.config)
@@ -207,10 +210,11 @@ def zoo_address(config: str | Path | dict) -> str:
     return address
 
 
-def _read_checkpoint(checkpoint: str) -> dict:
+def _read_checkpoint(checkpoint: str) -> tuple[dict, dict[str, Tensor]]:
+    """The whole of it, and the weights in it."""
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         reason = ': '.join(filter(None, [type(error).__name__, str(error).split('\n')[0].rstrip('. ')]))
         raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a '
                          'path that exists (to tools/train.py, with `--teacher-checkpoint`), or download it again.'
@@ -219,7 +223,7 @@ def _read_checkpoint(checkpoint: str) -> dict:
     if not isinstance(weights, dict):
         raise ValueError(f'`teacher.checkpoint` needs a checkpoint with a state dict, {checkpoint!r} holds a '
                          f'{type(weights).__name__}.')
-    return loaded
+    return loaded, weights
 
 
 def _weights(loaded: dict) -> dict[str, Tensor]:
@@ -241,10 +245,22 @@ def build_model(config: Config) -> nn.Module:
         return MODELS.build({'_scope_': config.get('default_scope') or 'mmdet', **model})
 
 
-def _load(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: str) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: str, argument: str) -> None:
+    """Load a model's weights, all of them; what distillation learned beside a student is left out.
+
+    Args:
+        model: A plain detector or classifier.
+        weights: Its state dict, of a plain or a distilled training.
+        checkpoint: Where they are from, for errors.
+        name: Of the model, for errors.
+        argument: By which the user gives the checkpoint, for errors.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
     weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
     weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
-    misfit = f'`teacher.checkpoint` needs the weights of {name}, {checkpoint!r} does not fit it'
+    misfit = f'`{argument}` needs the weights of {name}, {checkpoint!r} does not fit it'
     way_out = 'Give the checkpoint that was trained with this config.'
     try:
         keys = model.load_state_dict(weights, strict=False)

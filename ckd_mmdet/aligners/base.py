@@ -26,6 +26,9 @@ class Aligner(ABC):
     lacks: ClassVar[Mapping[str, str]] = {}
     """Why it cannot give some of them."""
 
+    hears_views: ClassVar[bool] = False
+    """Whether it can tell the plain view of an image from its others."""
+
     shared: SharedClasses | None = None
     """Classes that student and teacher share, where they number them differently; set before training."""
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import pickle
-import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +15,11 @@ import torch
 from ckd_mmdet.alignment import Alignment
 from ckd_mmdet.analyze.data import Images, scope_of
 from ckd_mmdet.attach import RECIPES, distill_config
-from ckd_mmdet.classes import match_classes
 from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
 from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.hooks import pair_classes
 from ckd_mmdet.samples import AlignedSamples, Side, hard
-from ckd_mmdet.teacher import FrozenTeacher, read_teacher_config
+from ckd_mmdet.teacher import UNREADABLE, FrozenTeacher, load_weights, read_teacher_config
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
@@ -31,7 +28,6 @@ from torch import Tensor, nn
 
 LATE = 1000
 """An epoch for heads that assign their labels otherwise in the first ones (TOOD)."""
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def make_pair(student: Config, teacher: str | dict | None, checkpoint: str | Non
         distiller = MODELS.build(model).to(device).eval()
     if hasattr(distiller.data_preprocessor, 'views'):
         distiller.data_preprocessor.views = 1  # validation images come in their plain view only
-    _pair_classes(distiller, class_names(student))
+    pair_classes(distiller, None, class_names(student))
     name = list(distiller.distiller)[-1]
     return Pair(distiller, distiller.teachers[None], distiller.distiller[name], cfg.distillation.aligner[0])
 
@@ -189,17 +185,7 @@ def load_student(student: nn.Module, checkpoint: str) -> None:
     weights = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(weights, dict):
         raise ValueError(f'`checkpoint` needs a state dict, {checkpoint} holds a {type(weights).__name__}.')
-    weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
-    weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
-    try:
-        keys = student.load_state_dict(weights, strict=False)
-        wrong = [key for key in (*keys.missing_keys, *keys.unexpected_keys) if not key.endswith('num_batches_tracked')]
-    except (RuntimeError, AttributeError) as error:  # other shapes; values that are no tensors
-        wrong = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
-    if wrong:
-        raise ValueError(f'`checkpoint` needs the weights of the student of `config`, {checkpoint} does not fit it '
-                         f'({wrong[0]}{f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""}); give the config '
-                         'that it was trained with.')
+    load_weights(student, weights, checkpoint, 'the student of `config`', 'checkpoint')
 
 
 def names_of(checkpoints: Sequence[str]) -> list[str]:
@@ -267,16 +253,3 @@ def _at_rest(side: Side) -> Side:
 def _selector(aligner: str) -> dict:
     recipe = RECIPES.get(aligner, {}).get('kd')  # KD learns from every row, of dense heads from the teacher's best
     return copy.deepcopy(recipe.selector) if recipe is not None and recipe.selector else dict(type='All')
-
-
-def _pair_classes(distiller: Distiller, classes: Sequence[str] | None) -> None:
-    teacher = distiller.teachers[None]
-    if teacher.class_map is not None:
-        if classes is None or teacher.classes is None:
-            raise ValueError('`class_map` needs class names of both, and the '
-                             f'{"data set" if classes is None else "teacher"} has none; set `metainfo.classes`.')
-        distiller.share(match_classes(classes, teacher.classes, teacher.class_map))
-    elif classes is not None and teacher.classes is not None and tuple(classes) != teacher.classes:
-        raise ValueError(f'the teacher ({teacher.name}) needs the classes of the student, its checkpoint names '
-                         f'{", ".join(teacher.classes[:5])}, ..., the data set {", ".join(classes[:5])}, ...; give a '
-                         'teacher of the same classes.')

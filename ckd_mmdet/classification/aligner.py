@@ -38,6 +38,7 @@ class ImageAligner(Aligner):
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers'})
+    hears_views = True
 
     def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         return _scoring(student, 'student'), _scoring(teacher, 'teacher')

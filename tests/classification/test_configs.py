@@ -40,7 +40,8 @@ LARGE = {('resnet34', 'resnet18'): 0.5, ('resnet50', 'mobilenetv1'): 2}  # DKD's
 SAME_WIDTH = [('wrn_40_2', 'wrn_16_2'), ('resnet56', 'resnet20'), ('resnet110', 'resnet32'),
               ('resnet32x4', 'resnet8x4'), ('vgg13', 'vgg8')]
 PUBLISHED = {'resnet50': 'ResNet50'}  # by which name RepDistiller and mdistiller publish it, where it is another
-VARIABLES = {path.stem for path in (CONFIGS / '_base_/alignments').glob('*.py')}  # each defines one of its name
+VARIABLES = {path.stem for part in ('alignments', 'pipelines') for path in (CONFIGS / '_base_' / part).glob('*.py')}
+"""Of each of these files, one of its name."""
 ZOO_NAMES = {name.lower(): name for name in ZOO}
 
 

@@ -1,10 +1,8 @@
 # PCKD with four rotated views, not run. Ours: the weights, which are published for wrn_40_2 -> wrn_16_2 alone.
-_base_ = ['../baselines/resnet8x4_240e_cifar100.py', '../_base_/alignments/image_pckd.py']
+_base_ = ['../baselines/resnet8x4_240e_cifar100.py', '../_base_/alignments/image_pckd.py',
+          '../_base_/pipelines/four_views.py']
 data_preprocessor = dict(type='ckd_mmdet.ViewsPreprocessor')
-train_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='ckd_mmdet.RotatedViews', transforms=[
-        dict(type='RandomCrop', crop_size=32, padding=4), dict(type='RandomFlip', prob=0.5, direction='horizontal')]),
-    dict(type='PackInputs')]))
+train_dataloader = dict(dataset=dict(pipeline=_base_.four_views))
 model = dict(
     _delete_=True,
     type='ckd_mmdet.Distiller',

@@ -1,10 +1,8 @@
 # The published configuration of PCKD (arXiv 2410.14143): four rotated views; not run.
-_base_ = ['../baselines/wrn_16_2_240e_cifar100.py', '../_base_/alignments/image_pckd.py']
+_base_ = ['../baselines/wrn_16_2_240e_cifar100.py', '../_base_/alignments/image_pckd.py',
+          '../_base_/pipelines/four_views.py']
 data_preprocessor = dict(type='ckd_mmdet.ViewsPreprocessor')
-train_dataloader = dict(dataset=dict(pipeline=[
-    dict(type='ckd_mmdet.RotatedViews', transforms=[
-        dict(type='RandomCrop', crop_size=32, padding=4), dict(type='RandomFlip', prob=0.5, direction='horizontal')]),
-    dict(type='PackInputs')]))
+train_dataloader = dict(dataset=dict(pipeline=_base_.four_views))
 model = dict(
     _delete_=True,
     type='ckd_mmdet.Distiller',
