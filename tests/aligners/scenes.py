@@ -82,6 +82,12 @@ def answered(aligner: Aligner, teacher: nn.Module, heard: Heard) -> Answer:
     return aligner.ask(teacher, feats, heard.tape, heard.data_samples)
 
 
+def logits(answer: Answer) -> tuple[Tensor, Tensor]:
+    """All rows of student and teacher."""
+    every = torch.arange(len(answer.student))
+    return answer.student.take(every), answer.teacher.take(every)
+
+
 def ask(aligner: Aligner, teacher: nn.Module, heard: Heard, rows: Tensor | None = None) -> AlignedSamples:
     """The given rows of the teacher's answer, or all, with the scores as the heads wrote them."""
     answer = answered(aligner, teacher, heard)

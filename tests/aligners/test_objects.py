@@ -13,13 +13,12 @@ from ckd_mmdet.aligners.dense import class_rows
 from ckd_mmdet.aligners.objects import best_rows, decoded, way_of
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.samples import Answer
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from tests.aligners.scenes import answered, copied, hear, prepared, task_loss, training
+from tests.aligners.scenes import answered, copied, hear, logits, prepared, task_loss, training
 from tests.toys import QUERIES, saved_teacher, toy_batch, toy_config, toy_model, toy_query_config
 
 KINDS = ['faster_rcnn', 'cascade_rcnn', 'retinanet', 'fcos', 'fcos_in_strides', 'paa', 'vfnet', 'detr']
@@ -52,11 +51,6 @@ def dense(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.fixture
 def aligner() -> ObjectAligner:
     return ObjectAligner()
-
-
-def logits(answer: Answer) -> tuple[Tensor, Tensor]:
-    every = torch.arange(len(answer.student))
-    return answer.student.take(every), answer.teacher.take(every)
 
 
 def of_objects(data_samples: Sequence) -> list[tuple[int, int]]:

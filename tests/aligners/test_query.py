@@ -10,10 +10,9 @@ import torch
 from ckd_mmdet.aligners import QueryAligner
 from ckd_mmdet.aligners.query import Queries
 from ckd_mmdet.classes import Scoring, SharedClasses
-from ckd_mmdet.samples import Answer
 from torch import Tensor, nn
 
-from tests.aligners.scenes import answered, copied, hear, prepared, task_loss, training
+from tests.aligners.scenes import answered, copied, hear, logits, prepared, task_loss, training
 from tests.toys import QUERIES, toy_batch, toy_config, toy_model, toy_query_config
 
 MANY = toy_batch(num_items=[2, 20])
@@ -22,8 +21,6 @@ MANY = toy_batch(num_items=[2, 20])
 
 def built(name: str, seed: int = 0, **config: int) -> nn.Module:
     model = toy_model(toy_query_config(name, **config), seed)
-    if hasattr(model, 'level_embed'):  # nobody has filled it
-        nn.init.zeros_(model.level_embed)
     for module in model.modules():  # an attention has one by default, which no config names
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -38,11 +35,6 @@ def student(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.fixture
 def aligner() -> QueryAligner:
     return QueryAligner()
-
-
-def logits(answer: Answer) -> tuple[Tensor, Tensor]:
-    every = torch.arange(len(answer.student))
-    return answer.student.take(every), answer.teacher.take(every)
 
 
 def objects(data_samples: Sequence) -> tuple[list[int], list[int]]:
