@@ -54,7 +54,7 @@ class FrozenTeacher:
         self.checkpoint = str(checkpoint or zoo_address(config))
         self.class_map = class_map
         self.check_accuracy = check_accuracy
-        loaded, weights = _read_checkpoint(self.checkpoint)
+        loaded, weights = read_checkpoint(self.checkpoint, 'teacher.checkpoint')
         self.model = build_model(self.config)
         load_weights(self.model, weights, self.checkpoint, self.name, 'teacher.checkpoint')
         self.model.eval()  # LAD and LD, teachers with a teacher of their own, give nothing back here
@@ -210,18 +210,26 @@ def zoo_address(config: str | Path | dict) -> str:
     return address
 
 
-def _read_checkpoint(checkpoint: str) -> tuple[dict, dict[str, Tensor]]:
-    """The whole of it, and the weights in it."""
+def read_checkpoint(checkpoint: str, argument: str) -> tuple[dict, dict[str, Tensor]]:
+    """The whole of it, and the weights in it.
+
+    Args:
+        checkpoint: Path or address.
+        argument: By which the user gives it, for errors.
+
+    Raises:
+        ValueError: If it cannot be read, or holds no weights.
+    """
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     except UNREADABLE as error:
         reason = ': '.join(filter(None, [type(error).__name__, str(error).split('\n')[0].rstrip('. ')]))
-        raise ValueError(f'`teacher.checkpoint` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a '
-                         'path that exists (to tools/train.py, with `--teacher-checkpoint`), or download it again.'
-                         ) from error
+        option = ' (to tools/train.py, with `--teacher-checkpoint`)' if argument == 'teacher.checkpoint' else ''
+        raise ValueError(f'`{argument}` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a path '
+                         f'that exists{option}, or download it again.') from error
     weights = _weights(loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(weights, dict):
-        raise ValueError(f'`teacher.checkpoint` needs a checkpoint with a state dict, {checkpoint!r} holds a '
+        raise ValueError(f'`{argument}` needs a checkpoint with a state dict, {checkpoint!r} holds a '
                          f'{type(weights).__name__}.')
     return loaded, weights
 

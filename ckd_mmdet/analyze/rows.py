@@ -19,11 +19,10 @@ from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.hooks import pair_classes
 from ckd_mmdet.samples import AlignedSamples, Side, hard
-from ckd_mmdet.teacher import UNREADABLE, FrozenTeacher, load_weights, read_teacher_config
+from ckd_mmdet.teacher import FrozenTeacher, load_weights, read_checkpoint, read_teacher_config
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 LATE = 1000
@@ -177,14 +176,7 @@ def load_student(student: nn.Module, checkpoint: str) -> None:
     Raises:
         ValueError: If the file cannot be read, or is of another model.
     """
-    try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except UNREADABLE as error:
-        raise ValueError(f'`checkpoint` needs a readable checkpoint of the student, {checkpoint} is not '
-                         f'({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ""}).') from error
-    weights = loaded.get('state_dict', loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(weights, dict):
-        raise ValueError(f'`checkpoint` needs a state dict, {checkpoint} holds a {type(weights).__name__}.')
+    _, weights = read_checkpoint(checkpoint, 'checkpoint')
     load_weights(student, weights, checkpoint, 'the student of `config`', 'checkpoint')
 
 

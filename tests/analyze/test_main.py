@@ -162,8 +162,8 @@ def test_checkpoints_that_are_absent_unreadable_or_of_another_model_are_refused(
     with pytest.raises(ValueError, match=r'`checkpoint` needs the weights of the student of `config`, .*dense.pth'):
         analyze(settings(folder, 'dense'))
     pair, _ = pair_of(folder)
-    for content, text in ((b'no checkpoint', 'needs a readable checkpoint of the student'),
-                          ([1, 2], 'needs a state dict, .* holds a list')):
+    for content, text in ((b'no checkpoint', '`checkpoint` needs a readable checkpoint, .*broken.pth. is not'),
+                          ([1, 2], '`checkpoint` needs a checkpoint with a state dict, .* holds a list')):
         path = tmp_path / 'broken.pth'
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         with pytest.raises(ValueError, match=text):
