@@ -283,7 +283,8 @@ def _selector(cfg: dict | list[dict] | None, where: str) -> Selector:
     if cfg is None:
         return All()
     if isinstance(cfg, list | tuple):
-        return Chain([build_part(TASK_UTILS, part, Selector, f'{where}[{i}]') for i, part in enumerate(cfg)])
+        parts = [build_part(TASK_UTILS, part, Selector, f'{where}[{i}]') for i, part in enumerate(cfg)]
+        return All() if all(isinstance(part, All) for part in parts) else Chain(parts)
     return build_part(TASK_UTILS, cfg, Selector, where)
 
 

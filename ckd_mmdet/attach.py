@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
 from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
+from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
 from mmengine.config import Config
@@ -179,6 +181,9 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     teacher_config = read_teacher_config(taught_by['config'])
     models = build_model(cfg), build_model(teacher_config)
     of_rows = any(part.name not in RECIPES['NeckAligner'] for part in wanted)
+    if selector is not None and not of_rows:
+        raise ValueError(f'`selector` chooses rows, and `method={method!r}` pairs feature maps, all of them; leave the '
+                         'selector out, or join a method of rows with +.')
     choice = choose_alignment(*models) if of_rows else Choice({}, None, [])
     alignments = _alignments(choice, wanted, loss_weight, selector)
     pairing = _pair_classes(class_names(cfg), class_names(teacher_config), choice.scorings, class_map)
@@ -224,9 +229,26 @@ def run_name(student: str | None, method: str, teacher: str | Path | Config | No
 
 
 def student_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those overrides of a distilled config that change the student's own: ``model.student.x`` is its ``model.x``."""
+    """Those overrides of a distilled config that change the student's own: ``model.student.x`` is its ``model.x``.
+
+    Raises:
+        ValueError: If one changes something in ``model`` that no distilled config has there.
+    """
+    known = ('type', *inspect.signature(Distiller.__init__).parameters)
+    for key in options:
+        first, *rest = key.split('.')
+        if first == 'model' and (not rest or rest[0] not in known):
+            raise ValueError(f'`--cfg-options {key}=...` goes into a distilled config, whose `model` has nothing of '
+                             f'this name: write {".".join(["model.student", *rest])}=... for the student.')
     return {re.sub(r'^model\.student\.', 'model.', key): value for key, value in options.items()
             if not key.startswith('model.') or key.startswith('model.student.')}
+
+
+def class_map_option(options: Mapping[str, Any]) -> str | dict[str, str] | None:
+    """The ``model.teacher.class_map`` that overrides set, as a whole or class by class."""
+    key = 'model.teacher.class_map'
+    by_class = {name[len(key) + 1:]: theirs for name, theirs in options.items() if name.startswith(f'{key}.')}
+    return options.get(key) or by_class or None
 
 
 @dataclass(frozen=True)

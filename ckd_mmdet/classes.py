@@ -84,7 +84,8 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
                              f"knows {_listed(student)}; the teacher knows {_listed(teacher)}. Give a dict from the "
-                             "student's names to the teacher's, or another teacher.")
+                             "student's names to the teacher's (to the tools, as --cfg-options "
+                             "model.teacher.class_map.OURS=THEIRS ...), or another teacher.")
     for side, names, known in (('student', class_map, student), ('teacher', class_map.values(), teacher)):
         unknown = [name for name in names if name not in known]
         if unknown:

@@ -55,7 +55,7 @@ class DistillHook(Hook):
         self.distiller.has_hook = True
         self.judgements = {name: TeacherJudgement() for name, teacher in self.distiller.teachers.items()
                            if teacher.check_accuracy}
-        self.log_interval = next((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), 0)
+        self.logger_hook = next((hook for hook in runner.hooks if isinstance(hook, LoggerHook)), None)
 
     def before_train(self, runner: Runner) -> None:
         if self.distiller is None:
@@ -72,7 +72,8 @@ class DistillHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         if self.distiller is None:
             return
-        self.distiller.measures_gradients = self.every_n_inner_iters(batch_idx, self.log_interval)
+        self.distiller.measures_gradients = self.logger_hook is not None and _is_logged(self.logger_hook, batch_idx,
+                                                                                        runner.train_dataloader)
         for name, judgement in self.judgements.items():
             judgement.listen(_alignments_of(self.distiller, name))
 
@@ -222,6 +223,12 @@ def _losses(distiller: Distiller) -> dict[str, DistillLoss]:
     """Every loss, by ``<alignment>.<loss>``."""
     return {f'{name}.{key}': loss for name, alignment in distiller.distiller.items()
             for key, loss in alignment.losses.items()}
+
+
+def _is_logged(hook: LoggerHook, step: int, dataloader: DataLoader) -> bool:
+    """Whether it writes a line after a step of the epoch, counted from 0: also after the last one of a short epoch."""
+    return hook.every_n_inner_iters(step, hook.interval) or (
+        hook.end_of_epoch(dataloader, step) and (not hook.ignore_last or len(dataloader) <= hook.interval))
 
 
 def _weights(distiller: Distiller) -> dict[str, Weight]:

@@ -14,7 +14,7 @@ import ckd_mmdet
 import pytest
 import torch
 from ckd_mmdet import attach
-from ckd_mmdet.attach import class_names, distill_config, student_options
+from ckd_mmdet.attach import class_map_option, class_names, distill_config, student_options
 from ckd_mmdet.config import HOOK
 from ckd_mmdet.datasets.digit_scenes import CLASSES
 from ckd_mmdet.registry import MODELS
@@ -268,6 +268,8 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
     (pair(selector='TeacherTopK:many'), "`selector` needs a whole number after the colon, as in TeacherTopK:512, got "
                                         "'TeacherTopK:many'."),
     (pair(selector='TeacherTopK'), "`alignments.dense.selector`: `TeacherTopK` missing a required argument: 'k'"),
+    (pair(method='l2+pkd', selector='Foreground'), "`selector` chooses rows, and `method='l2+pkd'` pairs feature maps, "
+                                                   'all of them; leave the selector out, or join a method of rows'),
     (pair(selector='All'), '`alignments.dense` needs a `selector`, every anchor of a RetinaHead would be too many'),
     (pair('retinanet', 'faster_rcnn', method='kd'),
      '`alignments.object.losses.loss_kd` is a KDLoss, which makes no sense between a student with 3 classes (sigmoid) '
@@ -283,7 +285,8 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
      'tools/train.py, with `--teacher-checkpoint`).'),
     (lambda: attached(plain('retinanet'), plain('retinanet', ('bee', 'ant', 'fly'))),
      "`teacher.class_map='name'` finds no class that student and teacher share. The student knows 'cat', 'dog', "
-     "'cow'; the teacher knows 'bee', 'ant', 'fly'."),
+     "'cow'; the teacher knows 'bee', 'ant', 'fly'. Give a dict from the student's names to the teacher's (to the "
+     'tools, as --cfg-options model.teacher.class_map.OURS=THEIRS ...), or another teacher.'),
     (pair(class_map=dict(horse='cow')), "`teacher.class_map` names 'horse', which the student does not know"),
     (lambda: attached(plain('retinanet', NAMES, 80), plain('retinanet')),
      "the student's head scores 80 classes, and its training data have 3 (cat, dog, cow); set `num_classes` of its "
@@ -365,6 +368,20 @@ def test_an_option_that_changes_the_students_classes_is_seen_by_the_choice(files
     cfg, = seen
     assert cfg.model.teacher.class_map == 'name' and cfg.work_dir == 'here'
     assert cfg.distillation.classes.endswith('2 paired by name: nine, one')
+
+
+def test_an_option_that_no_distilled_config_has_is_refused_before_anything_is_built(files: Path,
+                                                                                    monkeypatch: pytest.MonkeyPatch
+                                                                                    ) -> None:
+    with pytest.raises(ValueError, match=r'`--cfg-options model.backbone.depth=.* write model.student.backbone.depth='):
+        run_tool(monkeypatch, 'train', 'student.py', '--teacher', 'teacher.py', '--teacher-checkpoint', 'teacher.pth',
+                 '--cfg-options', 'model.backbone.depth=18')
+
+
+def test_classes_of_other_names_are_mapped_on_the_command_line() -> None:
+    by_class = {'model.teacher.class_map.traffic light': 'lamp', 'model.teacher.check_accuracy': True}
+    assert class_map_option(by_class) == {'traffic light': 'lamp'}
+    assert class_map_option({'model.teacher.class_map': 'name'}) == 'name' and class_map_option({}) is None
 
 
 def test_options_for_the_student_are_told_from_those_for_the_distiller() -> None:

@@ -7,6 +7,7 @@ import torch
 from ckd_mmdet.hooks import SEEN_ROWS, DistillHook, TeacherJudgement, seed_epoch
 from ckd_mmdet.samples import AlignedSamples, Side
 from mmengine.dataset import DefaultSampler
+from mmengine.hooks import LoggerHook
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -96,7 +97,7 @@ def test_rows_without_labels_are_no_evidence() -> None:
 def hook_over(check_accuracy: bool) -> tuple[DistillHook, nn.Module]:
     """The hook in a run whose teacher always answers background."""
     hook, alignment = DistillHook(), nn.Identity()
-    alignment.teacher, hook.log_interval = None, 50
+    alignment.teacher, hook.logger_hook = None, None
     teacher = SimpleNamespace(check_accuracy=check_accuracy, name='net.py')
     hook.distiller = SimpleNamespace(teachers={None: teacher}, distiller=nn.ModuleDict({'roi': alignment}))
     hook.judgements = {None: TeacherJudgement()} if check_accuracy else {}
@@ -108,6 +109,26 @@ def step(hook: DistillHook, alignment: nn.Module) -> None:
     hook.before_train_iter(None, 0)
     alignment(rows(labels, torch.full_like(labels, CLASSES)))
     hook.after_train_iter(None, 0)
+
+
+@pytest.mark.parametrize(('steps', 'interval', 'ignore_last', 'logged'), [
+    (10, 4, True, [3, 7]), (10, 4, False, [3, 7, 9]), (10, 50, True, [9]), (10, 10, True, [9]), (1, 50, True, [0])])
+def test_gradients_are_measured_in_the_steps_that_mmengine_logs(steps: int, interval: int, ignore_last: bool,
+                                                                logged: list[int]) -> None:
+    written: list[int] = []
+    runner = SimpleNamespace(train_dataloader=range(steps), logger=SimpleNamespace(info=lambda text: None), iter=0,
+                             experiment_name='', visualizer=SimpleNamespace(add_scalars=lambda *args, **kwargs: None))
+    logger_hook = LoggerHook(interval=interval, ignore_last=ignore_last)
+    logger_hook.json_log_path = ''
+    hook, _ = hook_over(check_accuracy=False)
+    hook.logger_hook = logger_hook
+    measured = []
+    for step in range(steps):
+        runner.log_processor = SimpleNamespace(get_log_after_iter=lambda *args, at=step: written.append(at) or ('', ''))
+        hook.before_train_iter(runner, step)
+        measured += [step] if hook.distiller.measures_gradients else []
+        logger_hook.after_train_iter(runner, step)
+    assert measured == written == logged
 
 
 def test_the_run_stops_as_soon_as_enough_rows_are_seen() -> None:

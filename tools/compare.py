@@ -30,7 +30,8 @@ def parse_args() -> argparse.Namespace:
                         help=f'of none, {", ".join(METHODS)}, several joined by +; or whole configs of a distilled '
                              'student. none, the student alone, is always among them')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
-    parser.add_argument('--epochs', type=int, help="instead of the student's own; its schedule shrinks with them")
+    parser.add_argument('--epochs', type=int, help="instead of the student's own; its schedule shrinks with them, and "
+                                                   'loss weights that change by epochs do')
     parser.add_argument('--jobs', type=int, help='runs at a time (default: one a GPU, without GPUs one a core)')
     parser.add_argument('--out', type=Path, help='(default: work_dirs/compare_STUDENT_TEACHER)')
     parser.add_argument('--metric', help="key of what is compared in MMEngine's log (default: a detector's mAP, a "

@@ -43,7 +43,7 @@ PACKAGES = {
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)  # --show is not --show-dir
     parser.add_argument('config', help='the plain or the distillation config; mmdet::... and mmpretrain::... too')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='where the metrics go')

@@ -3,7 +3,15 @@
 import argparse
 import os
 
-from ckd_mmdet.attach import METHODS, distill_config, parse_method, read_weight, run_name, student_options
+from ckd_mmdet.attach import (
+    METHODS,
+    class_map_option,
+    distill_config,
+    parse_method,
+    read_weight,
+    run_name,
+    student_options,
+)
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.config import add_hook, check_data, open_config
 from mmengine.config import Config, DictAction
@@ -53,7 +61,8 @@ def read_config(args: argparse.Namespace) -> Config:
     of_student = options if method == 'none' else student_options(options)  # classes and heads, before the choice
     student = open_config(args.config, of_student, work_dir, args.launcher)
     cfg = distill_config(student, args.teacher, method, teacher_checkpoint=args.teacher_checkpoint,
-                         loss_weight=args.loss_weight, selector=args.selector)
+                         loss_weight=args.loss_weight, selector=args.selector,
+                         class_map=class_map_option(options))
     cfg.merge_from_dict(options)
     return cfg
 

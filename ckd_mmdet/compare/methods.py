@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.attach import METHODS, check_alignments, distill_config, student_options
+from ckd_mmdet.attach import METHODS, check_alignments, class_map_option, distill_config, student_options
 from ckd_mmdet.compare.schedule import check_loop, keep_records, scale_epochs
 from ckd_mmdet.config import DISTILLER, HOOK, add_hook, plain_student, read_config, student_of
 from ckd_mmdet.distiller import Distiller
@@ -131,12 +131,7 @@ def student_config(pair: Pair) -> Config:
     Raises:
         ValueError: If an option is no distilled config's, or the config does not suit a comparison.
     """
-    known = ('type', *inspect.signature(Distiller.__init__).parameters)
     for key in pair.options:
-        first, *rest = key.split('.')
-        if first == 'model' and (not rest or rest[0] not in known):
-            raise ValueError(f'`--cfg-options {key}=...` goes to every run, and that is a distilled one: write '
-                             f'{".".join(["model.student", *rest])}=... for the student.')
         if key in ('model.teacher', 'model.teacher.config', 'model.teacher.checkpoint'):
             raise ValueError(f'`--cfg-options {key}=...` would teach from another teacher than the one whose gap is '
                              'shown; give `--teacher` and `--teacher-checkpoint`.')
@@ -156,7 +151,8 @@ def folder_name(method: str) -> str:
 def _attached_config(name: str, pair: Pair) -> Config:
     student = student_config(pair)
     with contextlib.redirect_stdout(io.StringIO()):  # why each part was chosen stands in the config's `distillation`
-        cfg = distill_config(student, pair.teacher, name, teacher_checkpoint=pair.checkpoint)
+        cfg = distill_config(student, pair.teacher, name, teacher_checkpoint=pair.checkpoint,
+                             class_map=class_map_option(pair.options))
     if name != ALONE:
         cfg.merge_from_dict(dict(pair.options))
     return cfg

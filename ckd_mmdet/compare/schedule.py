@@ -18,7 +18,8 @@ def check_loop(cfg: Config) -> None:
     loop = cfg.get('train_cfg') or {}
     if not loop.get('max_epochs'):
         raise ValueError('`student` needs a config that trains by epochs, with `train_cfg.max_epochs`, '
-                         f'`train_cfg` is {dict(loop)}.')
+                         f'`train_cfg` is {dict(loop)}. Give it an EpochBasedTrainLoop and schedulers that count '
+                         'epochs, or train each method with tools/train.py.')
     if not cfg.get('val_dataloader') or not cfg.get('val_evaluator'):
         raise ValueError('`student` needs a config with `val_dataloader` and `val_evaluator`: without a validation '
                          'there is nothing to compare.')
@@ -31,10 +32,13 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
     """Train ``epochs`` instead of the config's own, with its learning rates at the same share of the way.
 
     Every parameter scheduler that counts epochs keeps its proportions, rounded to whole epochs: with 3 instead of 12,
-    milestones 8 and 11 become 2 and 3. One for which less than an epoch is left goes. What counts iterations, as most
-    warm-ups do, stays, and so do hooks that name an epoch, such as YOLOX's switch of its pipeline.
+    milestones 8 and 11 become 2 and 3. One for which less than an epoch is left goes. So does every loss weight that
+    changes by epochs. What counts iterations, as most warm-ups do, stays, and so do the growth of a ``preview`` and
+    hooks that name an epoch, such as YOLOX's switch of its pipeline.
     """
     loop = cfg.train_cfg
+    if epochs == loop.max_epochs:
+        return
     before, loop.max_epochs = loop.max_epochs, epochs
     share = epochs / before
     loop.val_begin = min(loop.get('val_begin', 1), epochs)  # the last epoch is validated if any is
@@ -47,6 +51,20 @@ def scale_epochs(cfg: Config, epochs: int) -> None:
             if not scheduler.get('by_epoch', True) or _is_left(scheduler, before, share, ends)]
     if len(left) < len(schedulers):
         cfg.param_scheduler = left
+    for alignment in cfg.get('model', {}).get('alignments', {}).values():
+        for loss in alignment.get('losses', {}).values():
+            if isinstance(loss.get('loss_weight'), dict):
+                _scale_weight(loss.loss_weight, share)
+
+
+def _scale_weight(weight: ConfigDict, share: float) -> None:
+    """Scale, in place, the epochs of a loss's weight, see :class:`ckd_mmdet.losses.Weight`."""
+    for key in ('warm_up', 'stop'):
+        if weight.get(key):
+            weight[key] = _scaled(weight[key], share)
+    if weight.get('decay'):
+        first, last = (round(epoch * share) for epoch in weight.decay)
+        weight.decay = (first, max(first + 1, last))
 
 
 def _is_left(scheduler: ConfigDict, before: int, share: float, ends: Set[int | None]) -> bool:

@@ -69,6 +69,8 @@ class CKDLoss(RowLoss):
         return (rows * counted).sum() / counted.sum().clamp(min=1)
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
+        if self.same_label == 'left_out':
+            check_hard(samples, self)
         return ckd_loss(samples.student.logits, samples.teacher.logits, temperature=self.temperature,
                         negatives=self.negatives, terms=self.terms,
                         groups=samples.image_ids if self.within == 'image' else None,

@@ -150,8 +150,8 @@ def test_maps_of_other_sizes_are_refused_in_the_first_step() -> None:
         DenseAligner().ask(teacher, feats, heard.tape, heard.data_samples)
 
 
-@pytest.mark.parametrize('selector', [None, dict(type='All')])
-def test_every_anchor_is_refused_with_their_number(selector: dict | None) -> None:
+@pytest.mark.parametrize('selector', [None, dict(type='All'), [], [dict(type='All')]])
+def test_every_anchor_is_refused_with_their_number(selector: dict | list | None) -> None:
     alignment = build_alignment('dense', dict(aligner=dict(type='DenseAligner'), selector=selector,
                                               losses=dict(loss_ckd=dict(type='CKDLoss'))))
     model = built('retinanet')

@@ -13,6 +13,7 @@ from ckd_mmdet.compare import methods
 from ckd_mmdet.compare.methods import Pair, check_names, folder_name, make_method, student_config
 from ckd_mmdet.compare.schedule import check_loop, is_validated, keep_records, scale_epochs
 from ckd_mmdet.config import read_config
+from ckd_mmdet.losses.weight import Weight
 from ckd_mmdet.teacher import build_model
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -81,6 +82,31 @@ def test_schedules_shrink_and_grow_with_the_epochs(epochs: int, end: int, milest
     assert warm_up.end == 500
     assert (steps.end, steps.milestones) == (end, milestones)
     assert (cosine.begin, cosine.end, cosine.T_max) == (begin, end, half)
+
+
+def test_loss_weights_that_change_by_epochs_keep_their_share_of_the_way() -> None:
+    def scaled(epochs: int) -> list:
+        cfg = schedule()
+        cfg.model = dict(alignments=dict(roi=dict(losses=dict(
+            loss_a=dict(loss_weight=dict(value=2.0, warm_up=4, decay=(6, 9), stop=9)),
+            loss_b=dict(loss_weight=dict(balance=0.5, decay=[10, 11])), loss_c=dict(loss_weight=3.0), loss_d={}))))
+        scale_epochs(cfg, epochs)
+        losses = cfg.model.alignments.roi.losses.to_dict()
+        for loss in losses.values():
+            Weight.of(loss.get('loss_weight', 1.0), 'Weight')  # each is one that can be built
+        return [loss.get('loss_weight') for loss in losses.values()]
+
+    assert scaled(24) == [dict(value=2.0, warm_up=8, decay=(12, 18), stop=18), dict(balance=0.5, decay=(20, 22)),
+                          3.0, None]
+    assert scaled(4) == [dict(value=2.0, warm_up=1, decay=(2, 3), stop=3), dict(balance=0.5, decay=(3, 4)), 3.0, None]
+    assert scaled(12)[0] == dict(value=2.0, warm_up=4, decay=(6, 9), stop=9)
+
+
+def test_the_config_s_own_number_of_epochs_changes_nothing() -> None:
+    cfg, same = schedule(), schedule()
+    scale_epochs(same, 12)
+    assert same.to_dict() == cfg.to_dict()
+    assert make_method('kd', pair(9)).digest == make_method('kd', pair()).digest
 
 
 def rates(cfg: Config, steps: int = 20) -> list[float]:
@@ -191,7 +217,7 @@ def test_what_a_matrix_reads_is_written_whatever_the_student_s_config_says() -> 
 
 
 @pytest.mark.parametrize(('cfg', 'text'), [
-    (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=10)), 'trains by epochs'),
+    (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=10)), 'trains by epochs.* tools/train.py'),
     (dict(train_cfg=dict(max_epochs=1)), 'val_dataloader'),
     (dict(train_cfg=dict(max_epochs=1), val_dataloader=dict(batch_size=1), val_evaluator=[
         dict(type='VOCMetric'), dict(type='CocoMetric', format_only=True)]), 'format_only')])
@@ -240,6 +266,13 @@ def test_options_reach_every_run_and_those_of_the_student_its_model() -> None:
 def test_an_option_of_the_student_s_own_model_is_asked_for_by_its_name_in_a_distilled_one() -> None:
     with pytest.raises(ValueError, match=r'write model\.student\.test_cfg\.rcnn\.max_per_img='):
         student_config(pair(**{'model.test_cfg.rcnn.max_per_img': 7}))
+
+
+def test_an_option_gives_the_map_of_classes_before_the_classes_are_paired() -> None:
+    by_class = {'model.teacher.class_map.one': 'two', 'model.teacher.class_map.two': 'one'}
+    kd = make_method('kd', pair(**by_class))
+    assert kd.config.model.teacher.class_map.to_dict() == dict(one='two', two='one')
+    assert 'class_map' not in make_method('none', pair(**by_class)).config.model
 
 
 def given(folder: Path, **changes: Any) -> str:

@@ -64,6 +64,14 @@ def test_without_a_foreground_anchor_the_loss_is_0_with_a_graph(samples: Aligned
     assert loss == 0 and not student.grad.any()
 
 
+@pytest.mark.parametrize('setting', [dict(same_label='left_out'), dict(anchors='foreground')], ids=str)
+def test_what_needs_one_class_a_row_refuses_the_soft_labels_of_mixup(samples: AlignedSamples, setting: dict) -> None:
+    mixed = replace(samples, labels=torch.rand(6, 3).softmax(1))
+    with pytest.raises(ValueError, match=r'`CKDLoss` needs one class a row, .*of shape \(6, 3\); leave mixup'):
+        CKDLoss(**setting)(mixed)
+    assert CKDLoss()(mixed).isfinite()
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(same_label='out'), r"`CKDLoss` needs `same_label` to be one of \('negative', 'left_out'\), got 'out'"),
     (dict(anchors='some'), r"`CKDLoss` needs `anchors` to be one of \('all', 'foreground'\), got 'some'"),
