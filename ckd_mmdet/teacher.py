@@ -26,9 +26,6 @@ from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile)
-"""What loading a broken checkpoint raises."""
-
 
 class FrozenTeacher:
     """A trained model that answers without gradient.
@@ -222,7 +219,7 @@ def read_checkpoint(checkpoint: str, argument: str) -> tuple[dict, dict[str, Ten
     """
     try:
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except UNREADABLE as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         reason = ': '.join(filter(None, [type(error).__name__, str(error).split('\n')[0].rstrip('. ')]))
         option = ' (to tools/train.py, with `--teacher-checkpoint`)' if argument == 'teacher.checkpoint' else ''
         raise ValueError(f'`{argument}` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a path '
