@@ -15,7 +15,8 @@ from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
 from ckd_mmdet.config import DISTILLER, add_hook, class_names, read_config
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.distilled import distil
+from ckd_mmdet.pairing import RowPairing, check_counts
 from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
 from mmengine.config import Config
@@ -130,7 +131,7 @@ def choose_alignment(student: nn.Module, teacher: nn.Module) -> Choice:
             continue
         chosen = _roi_stages(student, teacher) if kind == 'RoIAligner' else {_short(kind): dict(type=kind)}
         try:
-            scorings = [_aligner(cfg).check(student, teacher) for cfg in chosen.values()][-1]
+            scorings = [_aligner(cfg).scorings(student, teacher) for cfg in chosen.values()][-1]
         except ValueError as error:
             refused.append(str(error))
             continue
@@ -234,7 +235,7 @@ def student_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: If one changes something in ``model`` that no distilled config has there.
     """
-    known = ('type', *inspect.signature(Distiller.__init__).parameters)
+    known = ('type', *inspect.signature(distil).parameters)
     for key in options:
         first, *rest = key.split('.')
         if first == 'model' and (not rest or rest[0] not in known):
@@ -304,9 +305,15 @@ def check_alignments(alignments: Mapping[str, dict], student: nn.Module, teacher
     """
     for name, cfg in alignments.items():
         alignment = build_alignment(name, copy.deepcopy(cfg))
-        alignment.meet(student, teacher, class_map=class_map)
+        scorings = alignment.check(student, teacher)
+        alignment.build_parts(student, teacher)
+        if scorings is None:
+            continue
+        if not class_map:
+            check_counts(f'`alignments.{name}`', scorings)
+            shared = SharedClasses.all(scorings[0].num_classes)
         if shared is not None:
-            alignment.share(shared)
+            RowPairing(alignment, scorings, shared)
 
 
 @dataclass(frozen=True)

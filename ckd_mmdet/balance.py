@@ -27,24 +27,28 @@ def gradient_norm(loss: Tensor, features: Sequence[Tensor]) -> Tensor:
 
 
 def gradient_ratios(task: Tensor, losses: dict[str, Tensor], features: Sequence[Tensor]) -> dict[str, float]:
-    """Norm of each loss's gradient over that of the task's, by name, the mean over the ranks, 0 of one without rows.
+    """Norm of each loss's gradient over that of the task's, by name: the mean over the ranks on which it is not 0.
+
+    A rank without rows says nothing of a loss, and counts for nothing.
 
     Args:
         task: Sum of the task losses, shape ``()``.
         losses: Distillation losses, shape ``()`` each; their graphs are kept.
-        features: The student's feature maps, on which all of them depend.
+        features: The student's feature maps, on which all of them depend; at least one that learns.
 
     Returns:
-        Ratios of at least 0; not finite where the task has no gradient or a loss none that is finite.
+        Ratios of at least 0, 0 without rows on any rank; not finite where the task has no gradient or a loss none that
+        is finite.
 
     Raises:
         RuntimeError: Of PyTorch, where reentrant activation checkpointing lies between the maps and a loss.
     """
     features = [level for level in features if level.requires_grad]
     norms = torch.stack([gradient_norm(loss, features) for loss in (task, *losses.values())])
-    ratios = norms[1:] / norms[0]
-    all_reduce(ratios, 'mean')
-    return dict(zip(losses, ratios.tolist(), strict=True))
+    counted = norms[1:] != 0
+    sums = torch.stack([torch.where(counted, norms[1:] / norms[0], 0), counted.to(norms.dtype)])
+    all_reduce(sums, 'sum')
+    return dict(zip(losses, (sums[0] / sums[1].clamp(min=1)).tolist(), strict=True))
 
 
 def balanced(loss: DistillLoss, value: Tensor, ratio: float, epoch: int, name: str) -> Tensor:

@@ -23,11 +23,11 @@ from pathlib import Path
 import torch
 from ckd_mmdet.aligners import Aligner, DenseAligner
 from ckd_mmdet.config import DISTILLER, read_config
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.distilled import distil
 from ckd_mmdet.rows import TableRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
-from ckd_mmdet.teacher import build_model, read_teacher_config
+from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -51,65 +51,68 @@ Losses = dict[str, Tensor]
 # The four variants
 
 
-def alone(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
+def alone(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
     """The student's own training."""
-    return distiller.student(inputs, data_samples, mode='loss')
+    return getattr(student, 'forward_alone', student)(inputs, data_samples, mode='loss')
 
 
-def distilled(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
-    """The Distiller's training."""
-    return distiller(inputs, data_samples, mode='loss')
+def distilled(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
+    """The distilled training."""
+    return student(inputs, data_samples, mode='loss')
 
 
-def floor(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
+def floor(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
     """The student's training, and the teacher's class scores for the same rows, unused: less cannot be paid."""
-    if isinstance(_aligner(distiller), DenseAligner):
-        losses = distiller.student(inputs, data_samples, mode='loss')
+    if isinstance(_aligner(student), DenseAligner):
+        losses = alone(student, inputs, data_samples)
         with torch.no_grad():
-            _dense_head(distiller.teacher.model, distiller)(distiller.teacher.extract_feat(inputs, data_samples))
+            _dense_head(_teacher(student).model, student)(_teacher(student).extract_feat(inputs, data_samples))
         return losses
-    with ModuleTap(distiller.student.roi_head.bbox_roi_extractor, 'bbox_roi_extractor') as extractor:
-        losses = distiller.student(inputs, data_samples, mode='loss')
-    _teacher_logits(distiller, inputs, data_samples, extractor.only().arg(1, 'rois'))
+    with ModuleTap(student.roi_head.bbox_roi_extractor, 'bbox_roi_extractor') as extractor:
+        losses = alone(student, inputs, data_samples)
+    _teacher_logits(student, inputs, data_samples, extractor.only().arg(1, 'rois'))
     return losses
 
 
-def released_order(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
+def released_order(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
     """As CKD was released: the student's head scores its sampled proposals a second time, for the same losses.
 
     RoIs are pooled from the student's features and pass its head twice, both times with gradient.
     """
-    head = distiller.student.roi_head
+    head = student.roi_head
     with ModuleTap(head.bbox_roi_extractor, 'bbox_roi_extractor') as extractor, \
             ModuleTap(head.bbox_head.loss_cls, 'loss_cls') as targets:
-        losses = dict(distiller.student(inputs, data_samples, mode='loss'))
+        losses = dict(alone(student, inputs, data_samples))
     feats, rois = extractor.only().arg(0, 'feats'), extractor.only().arg(1, 'rois')
-    student = head._bbox_forward(feats, rois)['cls_score']
-    teacher = _teacher_logits(distiller, inputs, data_samples, rois)
-    answer = Answer(TableRows(student), TableRows(teacher), targets.only().arg(1, 'label'), rois[:, 0].long())
-    for name, alignment in distiller.distiller.items():
-        aligned = alignment.choose(answer)
-        for key, loss in alignment.losses.items():
-            losses[f'{name}.{key}'] = loss(aligned)
+    ours = head._bbox_forward(feats, rois)['cls_score']
+    theirs = _teacher_logits(student, inputs, data_samples, rois)
+    answer = Answer(TableRows(ours), TableRows(theirs), targets.only().arg(1, 'label'), rois[:, 0].long())
+    for name, pairing in student.distillation.pairings.items():
+        aligned = pairing.choose(answer)
+        losses.update({f'{name}.{key}': loss for key, loss in pairing.alignment.compare(aligned, epoch=0).items()})
     return losses
 
 
 @torch.no_grad()
-def _teacher_logits(distiller: Distiller, inputs: Tensor, data_samples: Sequence[BaseDataElement],
+def _teacher_logits(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDataElement],
                     rois: Tensor) -> Tensor:
-    feats = distiller.teacher.extract_feat(inputs, data_samples)
-    return distiller.teacher.model.roi_head._bbox_forward(feats, rois)['cls_score']
+    feats = _teacher(student).extract_feat(inputs, data_samples)
+    return _teacher(student).model.roi_head._bbox_forward(feats, rois)['cls_score']
 
 
-def _aligner(distiller: Distiller) -> Aligner:
-    return next(iter(distiller.distiller.values())).aligner
+def _teacher(student: nn.Module) -> FrozenTeacher:
+    return next(iter(student.distillation.teachers.values()))
 
 
-def _dense_head(model: nn.Module, distiller: Distiller) -> nn.Module:
-    return model.get_submodule(_aligner(distiller).head)
+def _aligner(student: nn.Module) -> Aligner:
+    return next(iter(student.distillation.alignments.values())).aligner
 
 
-VARIANTS: dict[str, Callable[[Distiller, Tensor, Sequence[BaseDataElement]], Losses]] = dict(
+def _dense_head(model: nn.Module, student: nn.Module) -> nn.Module:
+    return model.get_submodule(_aligner(student).head)
+
+
+VARIANTS: dict[str, Callable[[nn.Module, Tensor, Sequence[BaseDataElement]], Losses]] = dict(
     alone=alone, distilled=distilled, floor=floor, released_order=released_order)
 DENSE_VARIANTS = ('alone', 'distilled', 'floor')
 """CKD was not released for dense heads."""
@@ -185,19 +188,20 @@ class Steps:
         cfg = _read(setting)
         init_default_scope('mmdet')
         teacher = {**cfg.model.teacher, 'checkpoint': setting.teacher_checkpoint} if with_teacher else None
-        self.distiller = Distiller(cfg.model.student, teacher, cfg.model.alignments,
-                                   cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor'))
-        self.distiller.has_hook = True  # there is no Runner, and nothing to check
+        self.student = distil(cfg.model.student, teacher, cfg.model.alignments,
+                              cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor'))
         if with_teacher:
-            _check_pair(self.distiller)
+            _check_pair(self.student)
+            self.student.distillation.pair(self.student, None)
+            self.student.distillation.judgements.clear()  # the pictures are made up
         if setting.student_checkpoint:
-            load_checkpoint(self.distiller, setting.student_checkpoint, map_location='cpu', strict=True)
-        self.distiller.to(setting.device).train()
+            load_checkpoint(self.student, setting.student_checkpoint, map_location='cpu', strict=True)
+        self.student.to(setting.device).train()
         self.device = torch.device(setting.device)
-        self.optimizer = _optimizer(self.distiller, cfg, setting)
-        self.batch = _made_up_batch(self.distiller.student, setting)
-        if setting.proposals == 'fixed' and hasattr(self.distiller.student, 'rpn_head'):
-            _fix_proposals(self.distiller.student.rpn_head, setting)
+        self.optimizer = _optimizer(self.student, cfg, setting)
+        self.batch = _made_up_batch(self.student, setting)
+        if setting.proposals == 'fixed' and hasattr(self.student, 'rpn_head'):
+            _fix_proposals(self.student.rpn_head, setting)
 
     def __call__(self, variant: str, seed: int) -> float:
         """Take one step, forward, backward and optimizer, and give its seconds.
@@ -207,10 +211,10 @@ class Steps:
         torch.manual_seed(seed)
         self._wait()
         start = time.perf_counter()
-        with self.optimizer.optim_context(self.distiller):
-            data = self.distiller.data_preprocessor(self.batch, training=True)
-            losses = VARIANTS[variant](self.distiller, **data)
-        loss, _ = self.distiller.parse_losses(losses)
+        with self.optimizer.optim_context(self.student):
+            data = self.student.data_preprocessor(self.batch, training=True)
+            losses = VARIANTS[variant](self.student, **data)
+        loss, _ = self.student.parse_losses(losses)
         self.optimizer.update_params(loss)
         self._wait()
         return time.perf_counter() - start
@@ -218,13 +222,14 @@ class Steps:
     @property
     def variants(self) -> tuple[str, ...]:
         """Names of the variants that there are for such a head."""
-        return DENSE_VARIANTS if isinstance(_aligner(self.distiller), DenseAligner) else tuple(VARIANTS)
+        return DENSE_VARIANTS if isinstance(_aligner(self.student), DenseAligner) else tuple(VARIANTS)
 
     def count_rows(self) -> int:
         """RoIs or anchors of one step that the loss is given, over all images."""
-        with ModuleTap(next(iter(self.distiller.distiller.values())), 'alignment') as alignment:
-            self('distilled', seed=0)
-        return len(alignment.only().arg(0, 'aligned'))
+        torch.manual_seed(0)
+        data = self.student.data_preprocessor(self.batch, training=True)
+        aligned = self.student.distillation.align(self.student, self.student.forward_alone, **data)
+        return len(next(iter(aligned.values())))
 
     def _wait(self) -> None:
         if self.device.type == 'cuda':
@@ -240,9 +245,9 @@ def _read(setting: Setting) -> Config:
     return cfg
 
 
-def _check_pair(distiller: Distiller) -> None:
-    kinds = [type(alignment.aligner).__name__ for alignment in distiller.distiller.values()]
-    staged = [side for side, model in (('student', distiller.student), ('teacher', distiller.teacher.model))
+def _check_pair(student: nn.Module) -> None:
+    kinds = [type(alignment.aligner).__name__ for alignment in student.distillation.alignments.values()]
+    staged = [side for side, model in (('student', student), ('teacher', _teacher(student).model))
               if isinstance(getattr(getattr(model, 'roi_head', None), 'bbox_head', None), nn.ModuleList)]
     if kinds not in (['RoIAligner'], ['DenseAligner']) or staged:
         raise ValueError('a benchmark needs one alignment, with a `DenseAligner`, or with a `RoIAligner` and RoI heads '
@@ -352,13 +357,14 @@ def _peak_allocated(profiled: profile) -> int:
     return max(event['args']['Total Allocated'] for event in events if event['name'] == '[memory]')
 
 
-def measure_checkpoints(distiller: Distiller) -> dict[str, float]:
-    """MB of the weights in a training checkpoint: the Distiller's, the plain student's, and student with teacher."""
-    teacher = {f'teacher.{key}': value for key, value in distiller.teacher.model.state_dict().items()}
-    student = distiller.student.state_dict()
-    plain = {key: value for key, value in student.items() if not key.startswith('distiller.')}
-    return dict(distilled=_megabytes(distiller.state_dict()), student=_megabytes(plain),
-                student_and_teacher=_megabytes({**student, **teacher}))
+def measure_checkpoints(student: nn.Module) -> dict[str, float]:
+    """MB of the weights in a checkpoint: the distilled training's, the plain student's, and student with teacher."""
+    teacher = {f'teacher.{key}': value for key, value in _teacher(student).model.state_dict().items()}
+    learned = {f'{name}.{key}': value for name, state in student.distillation.state().items()
+               for key, value in state.items()}
+    weights = student.state_dict()
+    return dict(distilled=_megabytes({**weights, **learned}), student=_megabytes(weights),
+                student_and_teacher=_megabytes({**weights, **teacher}))
 
 
 def _megabytes(weights: dict[str, Tensor]) -> float:

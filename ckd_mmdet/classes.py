@@ -83,18 +83,18 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         class_map = {name: name for name in student if name in teacher}
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
-                             f"knows {_listed(student)}; the teacher knows {_listed(teacher)}. Give a dict from the "
+                             f"knows {listed(student)}; the teacher knows {listed(teacher)}. Give a dict from the "
                              "student's names to the teacher's (to the tools, as --cfg-options "
                              "model.teacher.class_map.OURS=THEIRS ...), or another teacher.")
     for side, names, known in (('student', class_map, student), ('teacher', class_map.values(), teacher)):
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ValueError(f'`teacher.class_map` names {_listed(unknown)}, which the {side} does not know; it knows '
-                             f'{_listed(known)}.')
+            raise ValueError(f'`teacher.class_map` names {listed(unknown)}, which the {side} does not know; it knows '
+                             f'{listed(known)}.')
         twice = [name for name in names if known.count(name) > 1]
         if twice:
             raise ValueError(f'`teacher.class_map` needs names that stand for one class each; the {side} has several '
-                             f'called {_listed(twice)}. Leave them out with a dict, or rename them in '
+                             f'called {listed(twice)}. Leave them out with a dict, or rename them in '
                              '`metainfo.classes`.')
     if not class_map:
         raise ValueError('`teacher.class_map` needs at least one pair of classes, got an empty dict.')
@@ -147,6 +147,7 @@ def shared_rows(table: Tensor, scoring: Scoring, classes: tuple[int, ...], backg
     return table if rows == list(range(len(table))) else table[rows]
 
 
-def _listed(names: Iterable[str], most: int = 12) -> str:
+def listed(names: Iterable[str], most: int = 12) -> str:
+    """Names in quotation marks, of many the first ones and how many there are."""
     shown = [repr(name) for name in names]
     return ', '.join(shown[:most]) + (f', ... ({len(shown)} in all)' if len(shown) > most else '')

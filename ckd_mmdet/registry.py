@@ -14,12 +14,12 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=ROOT_MODELS, scope='ckd_mmdet',
-                  locations=['ckd_mmdet.distiller', 'ckd_mmdet.losses', 'ckd_mmdet.classification.backbones',
+                  locations=['ckd_mmdet.distilled', 'ckd_mmdet.losses', 'ckd_mmdet.classification.backbones',
                              'ckd_mmdet.classification.views'])
 TASK_UTILS = Registry('task util', parent=ROOT_TASK_UTILS, scope='ckd_mmdet',
                       locations=['ckd_mmdet.aligners', 'ckd_mmdet.selectors',
                                  'ckd_mmdet.classification.aligner'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hooks'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hook'])
 # asked for by configs of classifiers alone
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='ckd_mmdet', locations=['ckd_mmdet.classification.digits'])
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='ckd_mmdet',

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ckd_mmdet.rows import Rows
 from torch import Tensor
@@ -54,6 +54,8 @@ class AlignedSamples:
     background; ``'sigmoid'``: ``c = num_classes``; ``'mixed'``: one side of each kind, ``c = num_classes``."""
     views: Tensor | None = None
     """Which view of its image a row is, shape ``(n,)``, int64; 0 is the plain one. ``None``: all are plain."""
+    filtered: bool = False
+    """Whether rows to be ignored are out already, so that no loss need look for them."""
 
     def __len__(self) -> int:
         return len(self.student.logits)
@@ -130,26 +132,40 @@ class Answer:
     """Of student and teacher; from an aligner that provides features."""
     views: Tensor | None = None
     """As :attr:`AlignedSamples.views`."""
+    faults: Mapping[str, Tensor] = field(default_factory=dict)
+    """What must not be, by the error's text: a scalar on the device that is true where it is, see
+    :func:`ckd_mmdet.ranks.stopping_together`."""
 
 
 @dataclass(frozen=True)
 class Candidates:
     """What a selector may look at: one number a row, for ``n`` rows."""
 
-    confidence: Tensor
-    """The teacher's greatest score over the foreground classes, shape ``(n,)``."""
+    allowed: Tensor
+    """Rows that may be chosen at all, shape ``(n,)``, bool: none that is to be ignored, or whose object the teacher has
+    no class for."""
     num_classes: int
+    """Number of foreground classes that both know."""
+    confidence: Tensor | None = None
+    """The score by which the teacher itself would rank the row at test time, shape ``(n,)``: the best of the shared
+    foreground classes, see :meth:`ckd_mmdet.rows.Rows.confidence`. ``None`` where the selector does not ask for it."""
     labels: Tensor | None = None
+    """One class a row, shape ``(n,)``, int64; ``num_classes`` is background."""
     image_ids: Tensor | None = None
     level_ids: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.confidence)
+        return len(self.allowed)
 
-    def take(self, index: Tensor) -> Candidates:
-        """Those at ``index``, shape ``(m,)``."""
-        parts = {name: getattr(self, name) for name in ('confidence', 'labels', 'image_ids', 'level_ids')}
-        return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
+    @property
+    def foreground(self) -> Tensor:
+        """Rows that hold an object, shape ``(n,)``, bool."""
+        assert self.labels is not None  # as the selector's `requires` says
+        return is_foreground(self.labels, self.num_classes)
+
+    def only(self, mask: Tensor) -> Candidates:
+        """The same rows, of which only those in the mask may be chosen."""
+        return replace(self, allowed=self.allowed & mask)
 
 
 def hard(labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which rows are distilled: from what the teacher and the labels say, to row indices."""
+"""Which rows are distilled: from what the teacher and the labels say of each row, to a mask over the rows."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from typing import ClassVar
 
 import torch
 from ckd_mmdet.registry import TASK_UTILS
-from ckd_mmdet.samples import Candidates, is_foreground
+from ckd_mmdet.samples import Candidates
 from torch import Tensor
 
 
 class Selector(ABC):
-    """Chooses rows before anything of the student is copied."""
+    """Chooses among the rows that may be distilled, before anything of the student is copied.
+
+    A mask and not a list of indices: the device is never waited for, except once, when the chosen rows are counted.
+    """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What the aligner must provide, of ``{'labels', 'image_ids', 'level_ids'}``."""
+    """What it looks at, of ``{'confidence', 'labels', 'image_ids', 'level_ids'}``."""
 
     @abstractmethod
     def __call__(self, candidates: Candidates) -> Tensor:
-        """Indices of the chosen rows, shape ``(m,)``, int64, ascending, ``m <= n``."""
+        """The chosen rows, shape ``(n,)``, bool; a row that is not ``candidates.allowed`` is never chosen."""
 
 
 class Chain(Selector):
@@ -30,13 +33,12 @@ class Chain(Selector):
 
     def __init__(self, selectors: Sequence[Selector]) -> None:
         self.selectors = selectors
-        self.requires = frozenset().union(*(selector.requires for selector in selectors))
+        self.requires = frozenset().union(*(selector.requires for selector in selectors))  # type: ignore[misc]
 
     def __call__(self, candidates: Candidates) -> Tensor:
-        rows = torch.arange(len(candidates), device=candidates.confidence.device)
         for selector in self.selectors:
-            rows = rows[selector(candidates.take(rows))]
-        return rows
+            candidates = candidates.only(selector(candidates))
+        return candidates.allowed
 
 
 @TASK_UTILS.register_module()
@@ -44,17 +46,17 @@ class All(Selector):
     """Every row, background included: the released CKD."""
 
     def __call__(self, candidates: Candidates) -> Tensor:
-        return torch.arange(len(candidates), device=candidates.confidence.device)
+        return candidates.allowed
 
 
 @TASK_UTILS.register_module()
 class Foreground(Selector):
-    """Rows that hold an object; background (about 75 % of sampled RoIs) and ignored rows stay out."""
+    """Rows that hold an object; background (about 75 % of sampled RoIs) stays out."""
 
     requires = frozenset({'labels'})
 
     def __call__(self, candidates: Candidates) -> Tensor:
-        return is_foreground(candidates.labels, candidates.num_classes).nonzero().squeeze(1)
+        return candidates.allowed & candidates.foreground
 
 
 class _Limited(Selector):
@@ -68,8 +70,8 @@ class _Limited(Selector):
     """
 
     def __init__(self, k: int) -> None:
-        if not isinstance(k, int) or k < 1:
-            raise ValueError(f'`{type(self).__name__}` needs a whole `k` of at least 1, got {k}.')
+        if type(k) is not int or k < 1:
+            raise ValueError(f'`{type(self).__name__}` needs a whole `k` of at least 1, got {k!r}.')
         self.k = k
 
 
@@ -77,23 +79,21 @@ class _Limited(Selector):
 class TeacherTopK(_Limited):
     """The ``k`` rows of the batch in which the teacher is most confident of a foreground class."""
 
+    requires = frozenset({'confidence'})
+
     def __call__(self, candidates: Candidates) -> Tensor:
-        return _most_confident(candidates.confidence, self.k)
+        return greatest(_confidence(candidates), candidates.allowed, self.k)
 
 
 @TASK_UTILS.register_module()
 class ForegroundPlus(_Limited):
-    """The rows that hold an object, and the ``k`` others in which the teacher is most confident.
+    """The rows that hold an object, and the ``k`` background rows in which the teacher is most confident."""
 
-    Rows to be ignored stay out.
-    """
-
-    requires = frozenset({'labels'})
+    requires = frozenset({'labels', 'confidence'})
 
     def __call__(self, candidates: Candidates) -> Tensor:
-        background = (candidates.labels == candidates.num_classes).nonzero().squeeze(1)
-        others = background[_most_confident(candidates.confidence[background], self.k)]
-        return torch.cat([Foreground()(candidates), others]).sort().values
+        background = candidates.allowed & ~candidates.foreground
+        return Foreground()(candidates) | greatest(_confidence(candidates), background, self.k)
 
 
 @TASK_UTILS.register_module()
@@ -104,41 +104,59 @@ class Random(_Limited):
     as without distillation, and a resumed run draws the same rows.
     """
 
+    requires = frozenset({'confidence'})
+
     def __call__(self, candidates: Candidates) -> Tensor:
-        scores = candidates.confidence.sum().item()
-        generator = torch.Generator().manual_seed(zlib.crc32(struct.pack('d', scores)))
-        drawn = torch.randperm(len(candidates), generator=generator)[:self.k].sort().values
-        return drawn.to(candidates.confidence.device)
+        confidence = _confidence(candidates)
+        generator = torch.Generator().manual_seed(zlib.crc32(struct.pack('d', confidence.sum().item())))
+        drawn = torch.rand(len(candidates), generator=generator, dtype=torch.float64)
+        return greatest(drawn.to(confidence.device), candidates.allowed, self.k)
 
 
 @TASK_UTILS.register_module()
 class PerImageCap(_Limited):
     """At most ``k`` rows of each image: those in which the teacher is most confident of a foreground class."""
 
-    requires = frozenset({'image_ids'})
+    requires = frozenset({'image_ids', 'confidence'})
 
     def __call__(self, candidates: Candidates) -> Tensor:
-        return _of_each(candidates.image_ids, candidates.confidence, self.k)
+        assert candidates.image_ids is not None
+        return greatest_of_each(candidates.image_ids, _confidence(candidates), candidates.allowed, self.k)
 
 
 @TASK_UTILS.register_module()
 class PerLevelCap(_Limited):
     """At most ``k`` rows of each level of each image: those in which the teacher is most confident."""
 
-    requires = frozenset({'image_ids', 'level_ids'})
+    requires = frozenset({'image_ids', 'level_ids', 'confidence'})
 
     def __call__(self, candidates: Candidates) -> Tensor:
         images, levels = candidates.image_ids, candidates.level_ids
-        return _of_each(images * (int(levels.max()) + 1 if len(levels) else 1) + levels, candidates.confidence, self.k)
+        assert images is not None and levels is not None
+        groups = images * (levels.max() + 1) + levels if len(levels) else images
+        return greatest_of_each(groups, _confidence(candidates), candidates.allowed, self.k)
 
 
-def _most_confident(confidence: Tensor, k: int) -> Tensor:
-    """Indices of the ``k`` greatest, ascending; the first of equal ones."""
-    return confidence.argsort(descending=True, stable=True)[:k].sort().values
+def greatest(numbers: Tensor, allowed: Tensor, k: int) -> Tensor:
+    """Mask ``(n,)`` of the ``k`` greatest of the allowed numbers; the first of equal ones."""
+    ranked = _ranked(numbers, allowed)[:k]
+    return torch.zeros_like(allowed).index_fill(0, ranked, True) & allowed
 
 
-def _of_each(groups: Tensor, confidence: Tensor, k: int) -> Tensor:
-    """Indices of the ``k`` greatest of each group, ascending; the first of equal ones."""
-    ranked = confidence.argsort(descending=True, stable=True)
-    rows = [ranked[groups[ranked] == group][:k] for group in groups.unique()]
-    return torch.cat(rows).sort().values if rows else ranked
+def greatest_of_each(groups: Tensor, numbers: Tensor, allowed: Tensor, k: int) -> Tensor:
+    """Mask ``(n,)`` of the ``k`` greatest allowed numbers of each group ``(n,)``; the first of equal ones."""
+    ranked = _ranked(numbers, allowed)
+    ranked = ranked[groups[ranked].argsort(stable=True)]  # group by group, each from its greatest down
+    grouped = groups[ranked]
+    place = torch.arange(len(ranked), device=ranked.device) - torch.searchsorted(grouped, grouped)
+    return torch.zeros_like(allowed).index_put((ranked,), place < k) & allowed
+
+
+def _ranked(numbers: Tensor, allowed: Tensor) -> Tensor:
+    """Indices from the greatest allowed number down; those that are not allowed are last."""
+    return numbers.masked_fill(~allowed, -torch.inf).argsort(descending=True, stable=True)
+
+
+def _confidence(candidates: Candidates) -> Tensor:
+    assert candidates.confidence is not None  # as `requires` says
+    return candidates.confidence

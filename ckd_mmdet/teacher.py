@@ -85,17 +85,14 @@ class FrozenTeacher:
             inputs = self.renormalize(inputs, sizes * views)
         return extract_maps(self.model, inputs)
 
-    def check_finite(self, answer: Side | Sequence[Tensor]) -> None:
-        """Raise ``RuntimeError`` if its logits or maps have NaN or infinite values."""
-        if isinstance(answer, Side):
-            finite, what = answer.logits.isfinite().all(1), 'logits on {} of {} rows'
-        else:
-            finite, what = torch.stack([level.isfinite().all() for level in answer]), 'features on {} of {} levels'
-        if not finite.all():
-            raise RuntimeError(
-                f'the teacher ({self.name}, {self.checkpoint}) gave NaN or infinite '
-                f'{what.format(int((~finite).sum()), len(finite))}; its weights or its inputs are broken, or half '
-                'precision is too narrow for it: train without `--amp`, or check the checkpoint.')
+    def faults(self, answer: Side | Sequence[Tensor]) -> dict[str, Tensor]:
+        """Whether its logits or maps have NaN or infinite values, a scalar by the error's text."""
+        levels = answer.tensors()[:2] if isinstance(answer, Side) else list(answer)
+        finite = torch.stack([level.isfinite().all() for level in levels]).all()
+        what = 'logits or features' if isinstance(answer, Side) else 'feature maps'
+        return {f'the teacher ({self.name}, {self.checkpoint}) gave NaN or infinite {what}; its weights or its inputs '
+                'are broken, or half precision is too narrow for it: train without `--amp`, or check the checkpoint.':
+                ~finite}
 
     def digest(self) -> str:
         """SHA-256 of the weights' names and values."""

@@ -26,14 +26,11 @@ class Aligner(ABC):
     lacks: ClassVar[Mapping[str, str]] = {}
     """Why it cannot give some of them."""
 
-    hears_views: ClassVar[bool] = False
+    tells_views_apart: ClassVar[bool] = False
     """Whether it can tell the plain view of an image from its others."""
 
-    shared: SharedClasses | None = None
-    """Classes that student and teacher share, where they number them differently; set before training."""
-
-    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
-        """How student and teacher write the scores of a row; called once, before training, where rows are paired.
+    def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+        """How student and teacher write the scores of a row, where rows are paired; untrained models will do.
 
         Raises:
             ValueError: If the two models cannot be paired.
@@ -43,15 +40,16 @@ class Aligner(ABC):
     def widths(self, student: nn.Module, teacher: nn.Module) -> Widths:
         """Channels of the maps of student and teacher, or of the features of a row.
 
-        Called once, before training, where maps are paired or a loss needs features or centres.
+        Asked before training, where maps are paired or a loss needs features or centres.
 
         Raises:
             ValueError: If the two models cannot be paired.
         """
         raise NotImplementedError
 
-    def check_without_selector(self, student: nn.Module, where: str) -> None:  # noqa: B027  most can do without
-        """Raise ``ValueError`` where every row would be too many; ``where`` is the alignment's place in the config."""
+    def too_many_rows(self, student: nn.Module) -> str:
+        """Why every row would be too many, where it would; else ''."""
+        return ''
 
     @abstractmethod
     def listen(self, student: nn.Module) -> AbstractContextManager[Any]:
@@ -59,7 +57,7 @@ class Aligner(ABC):
 
     @abstractmethod
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any,
-            data_samples: Sequence[BaseDataElement]) -> Answer | AlignedMaps:
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer | AlignedMaps:
         """Let the teacher answer for the rows that the student spoke of, or for the same maps.
 
         Args:
@@ -67,6 +65,7 @@ class Aligner(ABC):
             feats: What the teacher's ``extract_feat`` gave for the batch, one ``(N, d, h, w)`` a level.
             tape: What :meth:`listen` recorded.
             data_samples: The batch's ground truth and meta information, ``N`` of them.
+            classes: What student and teacher share, where the teacher numbers its classes differently or lacks some.
 
         Raises:
             RuntimeError: If the student's head behaves otherwise than the aligner needs.

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
-from ckd_mmdet.classes import Scoring
+from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import MapRows
 from ckd_mmdet.samples import Answer
@@ -57,7 +57,7 @@ class DenseAligner(Aligner):
     def __init__(self, head: str = 'bbox_head') -> None:
         self.head = head
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+    def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         ours, theirs = self._head(student, 'student'), self._head(teacher, 'teacher')
         for what, of_ours, of_theirs in (('strides', _strides(ours), _strides(theirs)),
                                          ('anchors a cell', _anchors(ours), _anchors(theirs))):
@@ -74,14 +74,13 @@ class DenseAligner(Aligner):
                              f"the teacher's {of_theirs}; take an ObjectAligner, or a teacher with such anchors.")
         return dense_scoring(ours), dense_scoring(theirs)
 
-    def check_without_selector(self, student: nn.Module, where: str) -> None:
+    def too_many_rows(self, student: nn.Module) -> str:
         head = self._head(student, 'student')
         rows = sum(math.prod(math.ceil(side / stride) for side in COCO_SIZE) * anchors
                    for stride, anchors in zip(_strides(head), _anchors(head), strict=True))
         size = (f': an image of {COCO_SIZE[0]}x{COCO_SIZE[1]} has {rows:,} rows here, and comparing each with each '
                 f'would take {4 * rows**2 / 2**30:,.0f} GiB' if rows else '')
-        raise ValueError(f'{where} needs a `selector`, every anchor of a {type(head).__name__} would be too many'
-                         f"{size}; take `selector=dict(type='TeacherTopK', k=1024)`, for example.")
+        return f'every anchor of a {type(head).__name__} would be too many{size}'
 
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[DenseTape]:
@@ -94,7 +93,7 @@ class DenseAligner(Aligner):
                                            for name in names])
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: DenseTape,
-            data_samples: Sequence[BaseDataElement]) -> Answer:
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
         student_rows = class_rows(tape.head, tape.scores.only().output)
         head = self._head(teacher, 'teacher')
         # around the teacher only: the student's rows keep their graph

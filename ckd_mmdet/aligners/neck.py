@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.samples import AlignedMaps, Widths
 from ckd_mmdet.taps import ModuleTap
@@ -71,7 +72,7 @@ class NeckAligner(Aligner):
             yield tap
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: ModuleTap,
-            data_samples: Sequence[BaseDataElement]) -> AlignedMaps:
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> AlignedMaps:
         student = _chosen(levels_of(tape.only().output), self.levels, 'student', tape.module)
         answer = _chosen(levels_of(feats), self.teacher_levels, 'teacher', teacher)
         sizes = [[tuple(level.shape[-2:]) for level in levels] for levels in (student, answer)]

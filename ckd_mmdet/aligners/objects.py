@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ckd_mmdet.classes import Scoring
+from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import MapRows, TableRows
 from ckd_mmdet.samples import Answer, is_foreground
@@ -61,8 +61,8 @@ LOWEST_WANTED = -5.0
 
 @dataclass(frozen=True)
 class ObjectTape:
-    way: Way
-    heard: Any
+    scorer: ObjectScorer
+    recorded: Any
 
 
 @TASK_UTILS.register_module()
@@ -84,35 +84,35 @@ class ObjectAligner(Aligner):
 
     provides = frozenset({'logits', 'labels', 'image_ids'})
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
-        return way_of(student, 'student').check('student'), way_of(teacher, 'teacher').check('teacher')
+    def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+        return scorer_of(student, 'student').scoring('student'), scorer_of(teacher, 'teacher').scoring('teacher')
 
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[ObjectTape]:
-        way = way_of(student, 'student')
-        with way.listen() as heard:
-            yield ObjectTape(way, heard)
+        scorer = scorer_of(student, 'student')
+        with scorer.listen() as recorded:
+            yield ObjectTape(scorer, recorded)
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: ObjectTape,
-            data_samples: Sequence[BaseDataElement]) -> Answer:
-        ours, of_ours = tape.way.of_step(tape.heard, data_samples)
-        known, samples = in_classes_of_teacher(data_samples, self.shared)
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
+        ours, of_ours = tape.scorer.of_step(tape.recorded, data_samples)
+        known, samples = in_classes_of_teacher(data_samples, classes)
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
-            theirs, of_theirs = way_of(teacher, 'teacher').of_feats(feats, samples)
+            theirs, of_theirs = scorer_of(teacher, 'teacher').of_feats(feats, samples)
         found = of_ours[known] & of_theirs
         objects = known[found]
         labels = torch.cat([sample.gt_instances.labels for sample in data_samples])[objects]
         return Answer(TableRows(ours[objects]), TableRows(theirs[found]), labels, image_ids(data_samples)[objects])
 
 
-class Way(ABC):
-    """A detector's way of scoring a batch's ``k`` objects."""
+class ObjectScorer(ABC):
+    """How a detector scores a batch's ``k`` objects."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
     @abstractmethod
-    def check(self, side: str) -> Scoring:
+    def scoring(self, side: str) -> Scoring:
         """How it writes the scores.
 
         Raises:
@@ -124,7 +124,7 @@ class Way(ABC):
         """Record a training step."""
 
     @abstractmethod
-    def of_step(self, heard: Any, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    def of_step(self, recorded: Any, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
         """Logits ``(k, c)`` in a step that was listened to, and ``(k,)`` bool, which of the objects have any."""
 
     @abstractmethod
@@ -132,28 +132,28 @@ class Way(ABC):
         """The same for a model at rest, from the features of its neck."""
 
 
-def way_of(model: nn.Module, side: str) -> Way:
+def scorer_of(model: nn.Module, side: str) -> ObjectScorer:
     """How a detector scores objects, by its head.
 
     Raises:
-        ValueError: If no way is known.
+        ValueError: If we do not know how.
     """
     if hasattr(getattr(model, 'roi_head', None), 'bbox_head'):
-        return RoIWay(model)
+        return RoIScorer(model)
     head = getattr(model, 'bbox_head', None)
     if class_columns(head) is not None:
-        return DenseWay(model)
+        return DenseScorer(model)
     if hasattr(model, 'forward_transformer') and head is not None:
-        return QueryWay(model)
+        return QueryScorer(model)
     has = 'no `bbox_head`' if head is None else f'a {type(head).__name__}'
     raise ValueError(f'`ObjectAligner` needs a {side} with a RoI head, a dense head that scores classes, or queries; '
                      f'a {type(model).__name__} has {has}.')
 
 
-class RoIWay(Way):
+class RoIScorer(ObjectScorer):
     """The box of the object itself is classified."""
 
-    def check(self, side: str) -> Scoring:
+    def scoring(self, side: str) -> Scoring:
         roi_head = self.model.roi_head
         staged = isinstance(roi_head.bbox_head, nn.ModuleList)
         head = roi_head.bbox_head[-1] if staged else roi_head.bbox_head
@@ -174,8 +174,8 @@ class RoIWay(Way):
         name = 'neck' if self.model.with_neck else 'backbone'
         return ModuleTap(getattr(self.model, name), name)
 
-    def of_step(self, heard: ModuleTap, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        return self.of_feats(heard.only().output, data_samples)
+    def of_step(self, recorded: ModuleTap, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        return self.of_feats(recorded.only().output, data_samples)
 
     def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
         roi_head = self.model.roi_head
@@ -186,29 +186,29 @@ class RoIWay(Way):
         return logits, torch.ones(len(logits), dtype=torch.bool, device=logits.device)
 
 
-class QueryWay(Way):
+class QueryScorer(ObjectScorer):
     """The query that the head's own assigner matches to the object."""
 
-    def check(self, side: str) -> Scoring:
+    def scoring(self, side: str) -> Scoring:
         return query_scoring(self.model, side, 'ObjectAligner')
 
     def listen(self) -> AbstractContextManager[QueryTape]:
         return listen_to_queries(self.model)
 
-    def of_step(self, heard: QueryTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        return Queries.heard(heard).logits(-1, data_samples)
+    def of_step(self, recorded: QueryTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        return Queries.recorded(recorded).logits(-1, data_samples)
 
     def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
         return Queries.asked(self.model, feats, data_samples).logits(-1, data_samples)
 
 
-class DenseWay(Way):
+class DenseScorer(ObjectScorer):
     """The anchor of the object's class whose decoded box overlaps the object most."""
 
     # of these heads the class maps may be replaced: they decode every box that has a score
     decoders = (BaseDenseHead, PAAHead, YOLOXHead, YOLOV3Head)
 
-    def check(self, side: str) -> Scoring:
+    def scoring(self, side: str) -> Scoring:
         head = self.model.bbox_head
         if type(head).predict_by_feat not in [known.predict_by_feat for known in self.decoders]:
             raise ValueError(f"`ObjectAligner` does not know how the {side}'s {type(head).__name__} decodes its boxes: "
@@ -222,21 +222,21 @@ class DenseWay(Way):
     def listen(self) -> AbstractContextManager[DenseTape]:
         return DenseAligner().listen(self.model)
 
-    def of_step(self, heard: DenseTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        output = heard.scores.only().output
-        rows = class_rows(heard.head, output)
-        index, found = best_rows(heard.head, output, rows, loss_labels(heard, rows)[0], data_samples)
+    def of_step(self, recorded: DenseTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+        output = recorded.scores.only().output
+        rows = class_rows(recorded.head, output)
+        index, found = best_rows(recorded.head, output, rows, loss_labels(recorded, rows)[0], data_samples)
         return rows.take(index), found
 
     def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
         head = self.model.bbox_head
         with answering_as_in_training(head):
-            with self.listen() as heard:
+            with self.listen() as recorded:
                 if _can_assign(head):
                     head.loss(feats, data_samples)
                 else:
                     head(feats)
-            return self.of_step(heard, data_samples)
+            return self.of_step(recorded, data_samples)
 
 
 @torch.no_grad()

@@ -49,7 +49,7 @@ class QueryAligner(Aligner):
             raise ValueError(f"`QueryAligner` needs `layers` to be 'last' or 'all', got {layers!r}.")
         self.layers = layers
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+    def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         scorings = query_scoring(student, 'student', 'QueryAligner'), query_scoring(teacher, 'teacher', 'QueryAligner')
         ours, theirs = _num_layers(student), _num_layers(teacher)
         if self.layers == 'all' and ours != theirs:
@@ -63,9 +63,9 @@ class QueryAligner(Aligner):
             yield tape
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: QueryTape,
-            data_samples: Sequence[BaseDataElement]) -> Answer:
-        ours = Queries.heard(tape)
-        known, samples = in_classes_of_teacher(data_samples, self.shared)
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
+        ours = Queries.recorded(tape)
+        known, samples = in_classes_of_teacher(data_samples, classes)
         theirs = Queries.asked(teacher, feats, samples)
         layers = list(range(len(ours))) if self.layers == 'all' else [-1]
         images, labels = image_ids(data_samples), torch.cat([sample.gt_instances.labels for sample in data_samples])
@@ -125,7 +125,7 @@ class Queries:
     """Of each layer, which queries may be matched, ``(N, q)`` bool; ``None`` where all may."""
 
     @classmethod
-    def heard(cls, tape: QueryTape) -> Queries:
+    def recorded(cls, tape: QueryTape) -> Queries:
         """Those of a step, or of a call without ground truth, that was listened to."""
         head = tape.model.bbox_head
         scores, boxes = tape.head.only().output
@@ -147,7 +147,7 @@ class Queries:
         with listen_to_queries(model) as tape:
             # what only its loss needs stands beside these
             model.bbox_head(**{name: inputs[name] for name in inspect.signature(model.bbox_head.forward).parameters})
-        return cls.heard(tape)
+        return cls.recorded(tape)
 
     def __len__(self) -> int:
         return len(self.scores)

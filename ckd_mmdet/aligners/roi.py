@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from ckd_mmdet.classes import Scoring
+from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
@@ -48,7 +48,7 @@ class RoIAligner(Aligner):
     def __init__(self, stage: int | None = None) -> None:
         self.stage = stage
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+    def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         heads = {'student': self._bbox_head(student, 'student'), 'teacher': self._bbox_head(teacher, 'teacher')}
         staged = [model for model in (student, teacher) if isinstance(model.roi_head.bbox_head, nn.ModuleList)]
         if self.stage is not None and not staged:
@@ -84,7 +84,7 @@ class RoIAligner(Aligner):
                           getattr(roi_head, 'test_branch_idx', None))
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
-            data_samples: Sequence[BaseDataElement]) -> Answer:
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
         rois, student_logits, labels, why_not = _heard(tape)
         ours = last_layer(tape.last_layer, student_logits)
         if tape.branch is not None:  # TridentNet's batch holds the images once a branch; at rest it has one branch

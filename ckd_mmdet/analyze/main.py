@@ -108,7 +108,7 @@ def analyze(settings: Settings, say: Callable[[str], None] = lambda text: None) 
         say(f'{name}: {len(rows[-1].samples)} rows with a label')
     classes = pair.classes(images.classes)
     report = dict(config=settings.config, teacher=dict(config=pair.teacher.name, checkpoint=pair.teacher.checkpoint),
-                  aligner=type(pair.alignment.aligner).__name__, images=len(images), classes=classes)
+                  aligner=type(pair.pairing.alignment.aligner).__name__, images=len(images), classes=classes)
     files: dict[str, str | bytes] = {}
     for step in (_matrices, _embeddings, _examples):
         drawn, numbers = step(settings, pair, images, rows, classes, say)
@@ -179,13 +179,13 @@ def _embeddings(settings: Settings, pair: Pair, images: Images, rows: Sequence[R
 def _examples(settings: Settings, pair: Pair, images: Images, rows: Sequence[Rows], classes: Sequence[str],
               say: Callable[[str], None]) -> tuple[dict, dict]:
     if not (pair.of_images or all(one.boxes is not None for one in rows)):
-        reason = (f'{type(pair.alignment.aligner).__name__} pairs rows that are neither images nor RoIs, or RoIs that '
+        reason = (f'{type(pair.pairing.alignment.aligner).__name__} pairs rows that are neither images nor RoIs, or RoIs that '
                   'cannot be told apart: no examples are shown')
         say(reason)
         return {}, dict(difficulty=reason)
     files, numbers = {}, {}
     for one in rows:
-        found = strips(one, images, pair.distiller.data_preprocessor, settings.examples)
+        found = strips(one, images, pair.student.data_preprocessor, settings.examples)
         files[f'difficulty_{_safe(one.name)}.png'] = pictures.strip(found, classes, one.name)
         numbers[one.name] = dict(deciles=_deciles(one),
                                  examples={kind: [_as_json(example, classes) for example in examples]

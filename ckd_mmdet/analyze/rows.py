@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from ckd_mmdet.alignment import Alignment
 from ckd_mmdet.analyze.data import Images, scope_of
 from ckd_mmdet.attach import RECIPES, distill_config
 from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
-from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.hooks import pair_classes
+from ckd_mmdet.distilled import Distilled
+from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.samples import AlignedSamples, Side, hard
 from ckd_mmdet.teacher import FrozenTeacher, load_weights, read_checkpoint, read_teacher_config
 from mmengine.config import Config
@@ -55,20 +54,20 @@ class Rows:
 class Pair:
     """Student and teacher, built and paired; the student's weights come with each checkpoint."""
 
-    distiller: Distiller
+    student: Distilled
     teacher: FrozenTeacher
-    alignment: Alignment
+    pairing: RowPairing
     """Of several, those of a cascade's stages, the last."""
     why: str
     """What pairs them, in words."""
 
     @property
     def of_images(self) -> bool:
-        return self.alignment.scorings[0].of_images
+        return self.pairing.scorings[0].of_images
 
     @property
     def of_rois(self) -> bool:
-        return type(self.alignment.aligner).__name__ == 'RoIAligner'
+        return type(self.pairing.alignment.aligner).__name__ == 'RoIAligner'
 
     def classes(self, names: Sequence[str] | None) -> list[str]:
         """Names of the classes that both know, in the order of the scores; numbers where they have no names.
@@ -76,8 +75,8 @@ class Pair:
         Args:
             names: Of all the student's classes.
         """
-        shared = [str(i) if names is None else names[i] for i in self.alignment.shared.student]
-        return [*shared, 'background'] if self.alignment.background else shared
+        shared = [str(i) if names is None else names[i] for i in self.pairing.classes.student]
+        return [*shared, 'background'] if self.pairing.background else shared
 
 
 def open_student(config: str, options: Mapping[str, Any] | None = None) -> tuple[Config, dict[str, Any]]:
@@ -122,12 +121,13 @@ def make_pair(student: Config, teacher: str | dict | None, checkpoint: str | Non
         for alignment in cfg.model.alignments.values():
             alignment.selector = _selector(alignment.aligner.type)
         model = dict(cfg.model, data_preprocessor=cfg.get('data_preprocessor'))
-        distiller = MODELS.build(model).to(device).eval()
-    if hasattr(distiller.data_preprocessor, 'views'):
-        distiller.data_preprocessor.views = 1  # validation images come in their plain view only
-    pair_classes(distiller, None, class_names(student))
-    name = list(distiller.distiller)[-1]
-    return Pair(distiller, distiller.teachers[None], distiller.distiller[name], cfg.distillation.aligner[0])
+        distilled = MODELS.build(model).to(device).eval()
+    if hasattr(distilled.data_preprocessor, 'views'):
+        distilled.data_preprocessor.views = 1  # validation images come in their plain view only
+    distillation = distilled.distillation
+    distillation.pair(distilled, class_names(student))
+    return Pair(distilled, distillation.teachers[None], list(distillation.pairings.values())[-1],
+                cfg.distillation.aligner[0])
 
 
 def listen(pair: Pair, name: str, checkpoint: str, images: Images) -> Rows:
@@ -140,16 +140,17 @@ def listen(pair: Pair, name: str, checkpoint: str, images: Images) -> Rows:
         ValueError: If the checkpoint does not fit, or nothing with a label is there.
         RuntimeError: If the student's head gives no labels.
     """
-    load_student(pair.distiller.student, checkpoint)
-    pair.distiller.student.training = True  # the detector alone, not its layers: DINO has no loss otherwise
+    load_student(pair.student, checkpoint)
+    pair.student.training = True  # the detector alone, not its layers: DINO has no loss otherwise
     torch.manual_seed(0)  # the sampling of RoIs draws
     found: list[tuple[AlignedSamples, Tensor | None]] = []
-    with _at_epoch(LATE), _heard(pair) as (aligned, rois), torch.no_grad():
+    student, name = pair.student, pair.pairing.alignment.name
+    with _at_epoch(LATE), torch.no_grad():
         for first, batch in images.batches():
-            aligned.clear()
-            rois.clear()
-            pair.distiller(**pair.distiller.data_preprocessor(batch, training=False), mode='loss')
-            found.append(_labelled(aligned[-1], rois, first))
+            data = student.data_preprocessor(batch, training=False)
+            with _rois_of(pair) as rois:
+                aligned = student.distillation.align(student, student.forward_alone, **data)
+            found.append(_labelled(aligned[name], rois, first))
     samples = join([part for part, _ in found])
     if not len(samples):
         raise ValueError(f'{name}: none of the {len(images)} images has a row with a label; take more with '
@@ -207,20 +208,19 @@ def _at_epoch(epoch: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _heard(pair: Pair) -> Iterator[tuple[list[AlignedSamples], list[Tensor]]]:
-    """What the alignment gives to its losses, and the RoIs of each call of the student's extractor."""
-    aligned: list[AlignedSamples] = []
+def _rois_of(pair: Pair) -> Iterator[list[Tensor]]:
+    """The RoIs of each call of the student's extractor."""
     rois: list[Tensor] = []
-    handles = [pair.alignment.register_forward_hook(lambda module, args, output: aligned.append(args[0]))]
-    if pair.of_rois:
-        extractor = pair.distiller.student.roi_head.bbox_roi_extractor
-        extractor = extractor[pair.alignment.aligner.stage] if isinstance(extractor, nn.ModuleList) else extractor
-        handles.append(extractor.register_forward_hook(lambda module, args, output: rois.append(args[1])))
+    if not pair.of_rois:
+        yield rois
+        return
+    extractor = pair.student.roi_head.bbox_roi_extractor
+    extractor = extractor[pair.pairing.alignment.aligner.stage] if isinstance(extractor, nn.ModuleList) else extractor
+    handle = extractor.register_forward_hook(lambda module, args, output: rois.append(args[1]))
     try:
-        yield aligned, rois
+        yield rois
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def _labelled(samples: AlignedSamples, rois: Sequence[Tensor], first: int) -> tuple[AlignedSamples, Tensor | None]:

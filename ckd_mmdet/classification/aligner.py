@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from ckd_mmdet.aligners import Aligner, is_classifier
-from ckd_mmdet.classes import Scoring
+from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
@@ -38,9 +38,9 @@ class ImageAligner(Aligner):
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers'})
-    hears_views = True
+    tells_views_apart = True
 
-    def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
+    def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         return _scoring(student, 'student'), _scoring(teacher, 'teacher')
 
     def widths(self, student: nn.Module, teacher: nn.Module) -> Widths:
@@ -59,7 +59,7 @@ class ImageAligner(Aligner):
                     plain_only.remove()
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: ImageTape,
-            data_samples: Sequence[BaseDataElement]) -> Answer:
+            data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
         ours, our_layer = _heard(tape.last_layer)
         with torch.no_grad(), ModuleTap(_last_layer(teacher, 'teacher'), "the teacher's last layer") as heard:
             teacher.head(teacher.neck(feats) if teacher.with_neck else feats)

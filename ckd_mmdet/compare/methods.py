@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from ckd_mmdet.attach import METHODS, check_alignments, class_map_option, distill_config, student_options
 from ckd_mmdet.compare.schedule import check_loop, keep_records, scale_epochs
 from ckd_mmdet.config import DISTILLER, HOOK, add_hook, plain_student, read_config, student_of
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.distilled import distil
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from ckd_mmdet.trainings.files import digest
 from mmengine.config import Config
@@ -190,7 +190,7 @@ def _check_models(cfg: Config, pair: Pair) -> None:
     student = _model(plain, pair)
     if cfg.model.type != DISTILLER:
         return
-    _check_arguments(Distiller, cfg.model)
+    _check_arguments(distil, cfg.model)
     teachers = cfg.model.get('teacher') or {}
     teachers = {None: teachers} if 'config' in teachers else teachers
     for teacher in teachers.values():
@@ -204,7 +204,7 @@ def _check_models(cfg: Config, pair: Pair) -> None:
                          teacher.get('class_map') is not None)
 
 
-def _check_arguments(kind: type, given: Mapping[str, Any]) -> None:
+def _check_arguments(kind: Callable, given: Mapping[str, Any]) -> None:
     inspect.signature(kind).bind(**{key: value for key, value in given.items() if key not in ('type', '_scope_')})
 
 

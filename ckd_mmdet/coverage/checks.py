@@ -238,7 +238,7 @@ def gradient(student: nn.Module, teacher: nn.Module, answers: list[Answer]) -> N
 
 
 def distilled_step(config: ConfigDict) -> str:
-    """One training step of a Distiller, whose alignment is chosen by ``distill_config``.
+    """One training step of a distilled student, whose alignment is chosen by ``distill_config``.
 
     Returns:
         ``'yes'``, or :data:`KD_ONLY` where CKD makes no sense.
@@ -257,16 +257,17 @@ def distilled_step(config: ConfigDict) -> str:
                 if 'take a KDLoss' not in str(error):
                     raise
                 method, made = 'kd', distill_config(plain, plain, 'kd', teacher_checkpoint=checkpoint)
-        distiller = MODELS.build(made.model)
-    distiller.student.load_state_dict(toy_model(config).state_dict(), strict=False)  # DDQ adds a second name for some
-    distiller.has_hook = True  # what DistillHook checks, class names and accuracy, random models do not have
-    distiller.train()
-    before = copy.deepcopy(distiller.teacher.model.state_dict())
-    losses = forward(distiller)
-    _learn(distiller, losses)
+        distilled = MODELS.build(made.model)
+    distilled.load_state_dict(toy_model(config).state_dict(), strict=False)  # DDQ adds a second name for some
+    distilled.distillation.pair(distilled, None)
+    distilled.train()
+    teacher = distilled.distillation.teachers[None].model
+    before = copy.deepcopy(teacher.state_dict())
+    losses = forward(distilled)
+    _learn(distilled, losses)
     if not any(float(value) for key, value in losses.items() if key.endswith('.rows')):
         raise Failed('no row was distilled')
-    after = distiller.teacher.model.state_dict()
+    after = teacher.state_dict()
     if any(not torch.equal(value, after[key]) for key, value in before.items()):
         raise Failed('the step has changed the teacher')
     return 'yes' if method == 'ckd' else KD_ONLY
@@ -325,7 +326,7 @@ def _learn(model: nn.Module, losses: dict) -> None:
 
 
 def _batch(model: nn.Module) -> dict:
-    return model.data_preprocessor(made_up_batch(getattr(model, 'student', model)), True)
+    return model.data_preprocessor(made_up_batch(model), True)
 
 
 def _seed() -> None:
