@@ -24,7 +24,7 @@ import torch
 from ckd_mmdet.aligners import Aligner, DenseAligner
 from ckd_mmdet.config import DISTILLER, read_config
 from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.rows import TableRows
+from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import build_model, read_teacher_config
@@ -86,7 +86,8 @@ def released_order(distiller: Distiller, inputs: Tensor, data_samples: Sequence[
     feats, rois = extractor.only().arg(0, 'feats'), extractor.only().arg(1, 'rois')
     student = head._bbox_forward(feats, rois)['cls_score']
     teacher = _teacher_logits(distiller, inputs, data_samples, rois)
-    answer = Answer(TableRows(student), TableRows(teacher), targets.only().arg(1, 'label'), rois[:, 0].long())
+    answer = Answer(TableRows(student, SOFTMAX), TableRows(teacher, SOFTMAX), targets.only().arg(1, 'label'),
+                    rois[:, 0].long())
     for name, alignment in distiller.distiller.items():
         aligned = alignment.choose(answer)
         for key, loss in alignment.losses.items():

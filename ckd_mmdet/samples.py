@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ckd_mmdet.rows import Rows
 from torch import Tensor
@@ -130,6 +130,9 @@ class Answer:
     """Of student and teacher; from an aligner that provides features."""
     views: Tensor | None = None
     """As :attr:`AlignedSamples.views`."""
+    faults: Mapping[str, Tensor] = field(default_factory=dict)
+    """What would make the rows wrong: the text of the error, and a bool of no dimensions that says whether it happened.
+    It lies on the device unread, since to read it is to wait."""
 
 
 @dataclass(frozen=True)
