@@ -24,7 +24,7 @@ import torch
 from ckd_mmdet.aligners import Aligner, DenseAligner
 from ckd_mmdet.config import DISTILLER, read_config
 from ckd_mmdet.distilled import distil
-from ckd_mmdet.rows import TableRows
+from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
@@ -86,7 +86,8 @@ def released_order(student: nn.Module, inputs: Tensor, data_samples: Sequence[Ba
     feats, rois = extractor.only().arg(0, 'feats'), extractor.only().arg(1, 'rois')
     ours = head._bbox_forward(feats, rois)['cls_score']
     theirs = _teacher_logits(student, inputs, data_samples, rois)
-    answer = Answer(TableRows(ours), TableRows(theirs), targets.only().arg(1, 'label'), rois[:, 0].long())
+    answer = Answer(TableRows(ours, SOFTMAX), TableRows(theirs, SOFTMAX), targets.only().arg(1, 'label'),
+                    rois[:, 0].long())
     for name, pairing in student.distillation.pairings.items():
         aligned = pairing.choose(answer)
         losses.update({f'{name}.{key}': loss for key, loss in pairing.alignment.compare(aligned, epoch=0).items()})

@@ -27,7 +27,7 @@ from ckd_mmdet.coverage import (
 )
 from ckd_mmdet.coverage.checks import Failed, first_line, flat, forward, gradient, identity, listened, silence
 from ckd_mmdet.coverage.shrink import NARROWER
-from ckd_mmdet.rows import MapRows
+from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.utils import register_all_modules
 
 register_all_modules(init_default_scope=True)
@@ -147,7 +147,8 @@ def test_rows_that_lost_their_graph_fail_the_check_of_gradient() -> None:
     teacher = copy.deepcopy(student).eval()
     _, answers = listened(student, teacher, choose_alignment(student, teacher))
     gradient(student, teacher, answers)
-    cut = [MapRows([level * 0 for level in answer.student.maps]) for answer in answers]  # a graph, but no gradient
+    cut = [MapRows([level * 0 for level in answer.student.maps], SIGMOID)  # a graph, but no gradient
+           for answer in answers]
     with pytest.raises(Failed, match='give its backbone no gradient'):
         gradient(student, teacher, [replace(answer, student=rows) for answer, rows in zip(answers, cut, strict=True)])
     swapped = [replace(answer, teacher=answer.student) for answer in answers]

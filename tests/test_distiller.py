@@ -10,7 +10,7 @@ import torch
 from ckd_mmdet.alignment import RowAlignment, build_alignment
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.rows import TableRows
+from ckd_mmdet.rows import SIGMOID, SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer
 from mmdet.engine.hooks import YOLOXModeSwitchHook
 from mmdet.models import FasterRCNN
@@ -399,7 +399,8 @@ def answer(labels: list[int] | None, teachers: int = 3) -> Answer:
     """Rows of a student of three classes; its labels, 3 is background."""
     torch.manual_seed(0)
     n = 6
-    student, teacher = TableRows(torch.randn(n, 4, requires_grad=True)), TableRows(torch.randn(n, teachers + 1))
+    student = TableRows(torch.randn(n, 4, requires_grad=True), SOFTMAX)
+    teacher = TableRows(torch.randn(n, teachers + 1), SOFTMAX)
     return Answer(student, teacher, None if labels is None else torch.tensor(labels), torch.tensor([0, 0, 0, 1, 1, 1]),
                   no_labels='its head gives none')
 
@@ -418,7 +419,7 @@ def test_chosen_rows_are_the_selectors() -> None:
 def test_selectors_in_a_list_are_applied_in_turn() -> None:
     asked = answer([0, 3, 2, 3, -1, 1])
     aligned = meeting([dict(type='Foreground'), dict(type='PerImageCap', k=1)]).choose(asked)
-    confidence = asked.teacher.scores[:, :3].amax(1)
+    confidence = asked.teacher.scores.softmax(1)[:, :3].amax(1)
     best = 0 if confidence[0] > confidence[2] else 2
     assert torch.equal(aligned.student.logits, asked.student.scores[[best, 5]])
 
@@ -467,10 +468,10 @@ def mixed(loss: str) -> RowAlignment:
 
 def test_between_a_sigmoid_and_a_softmax_head_only_the_classes_are_compared() -> None:
     alignment = mixed('CKDLoss')
-    student, teacher = TableRows(torch.randn(6, 3)), TableRows(torch.randn(6, 4))
+    student, teacher = TableRows(torch.randn(6, 3), SIGMOID), TableRows(torch.randn(6, 4), SOFTMAX)
     aligned = alignment.choose(Answer(student, teacher))
     assert aligned.scoring == 'mixed'
-    rows = teacher.scores[:, :3].amax(1).topk(4).indices.sort().values
+    rows = teacher.scores.softmax(1)[:, :3].amax(1).topk(4).indices.sort().values
     assert torch.equal(aligned.student.logits, student.scores[rows])
     assert torch.equal(aligned.teacher.logits, teacher.scores[rows, :3])
 

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
-from ckd_mmdet.rows import MapRows
+from ckd_mmdet.rows import SIGMOID, MapRows, Ranking
 from ckd_mmdet.samples import Answer
-from ckd_mmdet.taps import ModuleTap
-from mmdet.models.dense_heads import YOLOV3Head
+from ckd_mmdet.taps import Call, ModuleTap
+from mmdet.models.dense_heads import PAAHead, SABLRetinaHead, YOLOV3Head
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -22,8 +23,12 @@ COCO_SIZE = (800, 1333)
 """Height and width of an image as mmdet's COCO configs resize it."""
 PROBES = 256
 """Rows of a loss's call that are compared before its labels are trusted."""
-LEAST_PROBABILITY = 1e-6
-"""Probabilities closer to 0 or 1 have logits no larger than this one's."""
+STEPS_READ = 20
+"""Steps in which the host waits for that comparison."""
+REORDERED = -1
+"""Instead of a number of steps: the loss takes its rows in another order."""
+QUALITIES = ('score_factors', 'objectnesses')
+"""Names of the third argument of a head's `predict_by_feat` where that is multiplied with the class scores."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class DenseAligner(Aligner):
 
     def __init__(self, head: str = 'bbox_head') -> None:
         self.head = head
+        # outlives a step: what the first steps taught of each loss spares the later ones the wait, see loss_labels()
+        self._in_order: dict[str, int] = {}
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         ours, theirs = self._head(student, 'student'), self._head(teacher, 'teacher')
@@ -103,8 +110,9 @@ class DenseAligner(Aligner):
         if sizes[0] != sizes[1]:
             raise RuntimeError(f"expected the teacher's {type(head).__name__} to give class maps of the student's "
                                f'(anchors, height, width), {sizes[0]}, saw {sizes[1]}; take an ObjectAligner')
-        labels, why_not = loss_labels(tape, student_rows)
-        return Answer(student_rows, teacher_rows, labels, student_rows.image_ids(), student_rows.level_ids(), why_not)
+        labels, why_not, faults = loss_labels(tape, student_rows, self._in_order)
+        return Answer(student_rows, teacher_rows, labels, student_rows.image_ids(), student_rows.level_ids(), why_not,
+                      faults=faults)
 
     def _head(self, model: nn.Module, side: str) -> nn.Module:
         head = dict(model.named_modules()).get(self.head)
@@ -157,52 +165,107 @@ def _anchor_sizes(head: nn.Module) -> list[list[tuple[int, int]]]:
 
 
 def class_rows(head: nn.Module, output: Sequence) -> MapRows:
-    """The anchors' class scores in what the head gave, as views."""
+    """The anchors' class scores in what the head gave, as views, and how it ranks them."""
     maps, columns = output[0], class_columns(head)
     if isinstance(head, YOLOV3Head):  # four of the box and the objectness stand before the classes
-        return MapRows([level.unflatten(1, (-1, head.num_attrib))[:, :, -columns:] for level in maps])
+        maps = [level.unflatten(1, (-1, head.num_attrib)) for level in maps]
+        return MapRows([level[:, :, -columns:] for level in maps], SIGMOID,
+                       [level[:, :, 4].detach().sigmoid() for level in maps])
     # TOOD's head gives probabilities, and says so where it names its loss only
     activated = getattr(getattr(head, 'initial_loss_cls', None), 'activated', False)
-    return (ProbabilityRows if activated else MapRows)([level.unflatten(1, (-1, columns)) for level in maps])
+    ranking = Ranking(dense_scoring(head).softmax, activated, geometric=isinstance(head, PAAHead))
+    rows = MapRows([level.unflatten(1, (-1, columns)) for level in maps], ranking)
+    return replace(rows, quality=_quality(head, output, rows))
 
 
-class ProbabilityRows(MapRows):
-    """Maps of probabilities; the rows that are taken are their logits."""
+@torch.no_grad()
+def _quality(head: nn.Module, output: Sequence, rows: MapRows) -> list[Tensor] | None:
+    """What the head multiplies a row's scores with at test time, one ``(N, A, h, w)`` a level; ``None`` if nothing."""
+    if isinstance(head, SABLRetinaHead):
+        return [_bucket_confidence(head, *level) for level in output[1]]
+    names = list(inspect.signature(head.predict_by_feat).parameters)
+    if len(output) < 3 or names[2] not in QUALITIES:
+        return None
+    # in training the third of VFNet and RepPoints is another set of boxes
+    if any(part.shape[1] != level.shape[1] for part, level in zip(output[2], rows.maps, strict=True)):
+        return None
+    return [part.sigmoid() for part in output[2]]
 
-    def take(self, index: Tensor) -> Tensor:
-        return super().take(index).float().logit(eps=LEAST_PROBABILITY)
+
+def _bucket_confidence(head: nn.Module, buckets: Tensor, offsets: Tensor) -> Tensor:
+    """How sure SABL is of the sides of its boxes, which its coder knows; ``(N, 1, h, w)``, one anchor a place."""
+    images, _, height, width = buckets.shape
+    sides = [part.permute(0, 2, 3, 1).reshape(-1, 4 * head.side_num) for part in (buckets, offsets)]
+    # of any boxes: those of the anchors do not matter to it
+    _, confidence = head.bbox_coder.decode(sides[0].new_zeros(len(sides[0]), 4), sides)
+    return confidence.reshape(images, 1, height, width)
 
 
-def loss_labels(tape: DenseTape, rows: MapRows) -> tuple[Tensor | None, str]:
-    """Labels that the student's own loss used, shape ``(n,)``, -1 where its weight is zero; or why there are none.
+def loss_labels(tape: DenseTape, rows: MapRows,
+                in_order: dict[str, int] | None = None) -> tuple[Tensor | None, str, dict[str, Tensor]]:
+    """Labels that the student's own loss used.
 
     A loss that takes the rows in another order would give wrong labels without a sign: some rows of each call are
-    compared with the maps at every step.
+    compared with the maps at every step. To read the result is to wait for the device; of a loss that took its rows in
+    order for :data:`STEPS_READ` steps it stays there, and is given back.
+
+    Args:
+        tape: What was heard in the step.
+        rows: The student's rows.
+        in_order: Of each loss, by its tap's name, the number of steps in which its rows were in order, or
+            :data:`REORDERED`; it is kept up to date here. Without one the comparison is always read.
+
+    Returns:
+        Labels, shape ``(n,)``, -1 where the weight is zero, or ``None``; why there are none; and what may have
+        happened, as :attr:`ckd_mmdet.samples.Answer.faults`.
     """
-    head = type(tape.head).__name__
-    calls = [call for tap in tape.targets for call in tap.calls]
-    if not calls:
-        return None, f'its {head} calls no module `loss_cls`'
-    labels, start = [], 0
-    for call in calls:
-        scores, target = call.arg(0, 'pred', 'cls_score'), call.arg(1, 'target', 'label')
-        if not _are_next(scores, rows, start):
-            return None, f'its {head} reorders its rows before `loss_cls`, or leaves some out'
-        label = target[0] if isinstance(target, tuple) else target  # GFL's second part is the quality
-        if label.shape != scores.shape[:1] or label.is_floating_point():
-            return None, f'its {head} has no whole number a row as target of `loss_cls`'
-        weight = call.get(2, 'weight', 'label_weight')
-        labels.append(label if weight is None else label.masked_fill(weight.reshape(len(label), -1).amax(1) <= 0, -1))
-        start += len(scores)
-    if start != len(rows):
-        return None, f'its {head} calls `loss_cls` for {start} of {len(rows)} rows'
-    return torch.cat(labels), ''
+    head, in_order = type(tape.head).__name__, {} if in_order is None else in_order
+    called = [tap for tap in tape.targets if tap.calls]
+    if not called:
+        return None, f'its {head} calls no module `loss_cls`', {}
+    calls, name = [call for tap in called for call in tap.calls], ' and '.join(tap.name for tap in called)
+    reordered = None, f'its {head} reorders its rows before `loss_cls`, or leaves some out', {}
+    differs = _differs([call.arg(0, 'pred', 'cls_score') for call in calls], rows)
+    if differs is None or in_order.get(name) == REORDERED:
+        return reordered
+    read = in_order.get(name, 0) < STEPS_READ
+    if read:
+        in_order[name] = REORDERED if differs else in_order.get(name, 0) + 1
+        if in_order[name] == REORDERED:
+            return reordered
+    labels = [_label(call) for call in calls]
+    if any(label is None for label in labels):
+        return None, f'its {head} has no whole number a row as target of `loss_cls`', {}
+    fault = (f'expected {head} to give its rows to `{name}` in the order of its maps, as in the first {STEPS_READ} '
+             'steps, saw another order, so that the labels are those of other rows; take a selector and losses that '
+             'need no labels, such as TeacherTopK with CKDLoss or KDLoss')
+    return torch.cat(labels), '', {} if read else {fault: differs}
 
 
-def _are_next(scores: Tensor, rows: MapRows, start: int) -> bool:
-    """Whether ``scores`` are the rows from ``start`` on, looked at in some of them."""
-    if scores.ndim != 2 or scores.shape[1] != rows.maps[0].shape[2] or start + len(scores) > len(rows):
-        return False
-    probes = torch.linspace(0, max(len(scores) - 1, 0), min(PROBES, len(scores)), device=scores.device).long()
-    with torch.no_grad():
-        return torch.equal(scores[probes], MapRows.take(rows, start + probes).to(scores.dtype))
+def _label(call: Call) -> Tensor | None:
+    """Label of each row of a loss's call, -1 where its weight is zero; ``None`` if there is no whole number a row."""
+    target, weight = call.arg(1, 'target', 'label'), call.get(2, 'weight', 'label_weight')
+    label = target[0] if isinstance(target, tuple) else target  # GFL's second part is the quality
+    if label.shape != call.arg(0, 'pred', 'cls_score').shape[:1] or label.is_floating_point():
+        return None
+    return label if weight is None else label.masked_fill(weight.reshape(len(label), -1).amax(1) <= 0, -1)
+
+
+@torch.no_grad()
+def _differs(parts: Sequence[Tensor], rows: MapRows) -> Tensor | None:
+    """Whether the parts are other rows than all of ``rows`` in order, looked at in some of each; a bool, not read.
+
+    ``None`` where they are by their shapes alone.
+    """
+    if any(part.ndim != 2 or part.shape[1] != rows.maps[0].shape[2] for part in parts):
+        return None
+    if sum(len(part) for part in parts) != len(rows):
+        return None
+    differ, start = [], 0
+    for part in parts:
+        probes = torch.linspace(0, max(len(part) - 1, 0), min(PROBES, len(part)), device=part.device).long()
+        ours, theirs = part[probes], rows.as_given(start + probes).to(part.dtype)
+        # a student that has diverged reorders nothing
+        differ.append(((ours != theirs) & ~(ours.isnan() & theirs.isnan())).any())
+        start += len(part)
+    return torch.stack(differ).any()

@@ -36,7 +36,6 @@ from .base import Aligner
 from .dense import (
     DenseAligner,
     DenseTape,
-    ProbabilityRows,
     answering_as_in_training,
     class_columns,
     class_rows,
@@ -51,7 +50,7 @@ from .query import (
     listen_to_queries,
     query_scoring,
 )
-from .roi import classify
+from .roi import classify, roi_rows
 
 NO_SCORE, SURE = -30.0, 30.0
 """Logits whose probabilities are 0 and 1 in float32, nearly."""
@@ -102,7 +101,7 @@ class ObjectAligner(Aligner):
         found = of_ours[known] & of_theirs
         objects = known[found]
         labels = torch.cat([sample.gt_instances.labels for sample in data_samples])[objects]
-        return Answer(TableRows(ours[objects]), TableRows(theirs[found]), labels, image_ids(data_samples)[objects])
+        return Answer(ours.select(objects), theirs.select(found), labels, image_ids(data_samples)[objects])
 
 
 class ObjectScorer(ABC):
@@ -124,11 +123,11 @@ class ObjectScorer(ABC):
         """Record a training step."""
 
     @abstractmethod
-    def of_step(self, recorded: Any, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        """Logits ``(k, c)`` in a step that was listened to, and ``(k,)`` bool, which of the objects have any."""
+    def of_step(self, recorded: Any, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+        """``k`` rows in a step that was listened to, and ``(k,)`` bool, which of the objects have any."""
 
     @abstractmethod
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
         """The same for a model at rest, from the features of its neck."""
 
 
@@ -174,16 +173,17 @@ class RoIScorer(ObjectScorer):
         name = 'neck' if self.model.with_neck else 'backbone'
         return ModuleTap(getattr(self.model, name), name)
 
-    def of_step(self, recorded: ModuleTap, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    def of_step(self, recorded: ModuleTap, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
         return self.of_feats(recorded.only().output, data_samples)
 
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
         roi_head = self.model.roi_head
         rois = bbox2roi([sample.gt_instances.bboxes for sample in data_samples])
         stage = len(roi_head.bbox_head) - 1 if isinstance(roi_head.bbox_head, nn.ModuleList) else None
-        with _at_rest(roi_head):
+        head = roi_head.bbox_head if stage is None else roi_head.bbox_head[stage]
+        with _at_rest(roi_head), ModuleTap(head, 'roi_head.bbox_head') as heard:
             logits = classify(roi_head, stage, feats, rois)
-        return logits, torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        return roi_rows(heard, logits, rois), torch.ones(len(logits), dtype=torch.bool, device=logits.device)
 
 
 class QueryScorer(ObjectScorer):
@@ -195,11 +195,15 @@ class QueryScorer(ObjectScorer):
     def listen(self) -> AbstractContextManager[QueryTape]:
         return listen_to_queries(self.model)
 
-    def of_step(self, recorded: QueryTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        return Queries.recorded(recorded).logits(-1, data_samples)
+    def of_step(self, recorded: QueryTape, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+        return self._last_layer(Queries.recorded(recorded), data_samples)
 
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        return Queries.asked(self.model, feats, data_samples).logits(-1, data_samples)
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+        return self._last_layer(Queries.asked(self.model, feats, data_samples), data_samples)
+
+    def _last_layer(self, queries: Queries, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+        logits, found = queries.logits(-1, data_samples)
+        return TableRows(logits, queries.ranking), found
 
 
 class DenseScorer(ObjectScorer):
@@ -222,13 +226,13 @@ class DenseScorer(ObjectScorer):
     def listen(self) -> AbstractContextManager[DenseTape]:
         return DenseAligner().listen(self.model)
 
-    def of_step(self, recorded: DenseTape, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    def of_step(self, recorded: DenseTape, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
         output = recorded.scores.only().output
         rows = class_rows(recorded.head, output)
         index, found = best_rows(recorded.head, output, rows, loss_labels(recorded, rows)[0], data_samples)
-        return rows.take(index), found
+        return rows.table(index), found
 
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
         head = self.model.bbox_head
         with answering_as_in_training(head):
             with self.listen() as recorded:
@@ -296,7 +300,7 @@ def decoded(head: nn.Module, output: Sequence, rows: MapRows, wanted: Tensor, me
     """
     scores = torch.full((len(rows),), NO_SCORE, device=wanted.device)
     scores[wanted] = torch.linspace(0, LOWEST_WANTED, len(wanted), device=wanted.device)
-    if isinstance(rows, ProbabilityRows):
+    if rows.ranking.activated:
         scores = scores.sigmoid()
     maps = [part.reshape(len(level), *level.shape[3:], -1).permute(0, 3, 1, 2)
             for part, level in zip(scores.split(rows.lengths), rows.maps, strict=True)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
-from ckd_mmdet.rows import TableRows
+from ckd_mmdet.rows import Ranking, TableRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from mmdet.models.dense_heads import DDQDETRHead, DETRHead, DINOHead, GroundingDINOHead
@@ -80,8 +80,9 @@ class QueryAligner(Aligner):
             objects.append(both)
             levels.append(torch.full_like(both, layer % len(ours)))
         chosen = torch.cat(objects)
-        return Answer(TableRows(torch.cat(student_rows)), TableRows(torch.cat(teacher_rows)), labels[chosen],
-                      images[chosen], torch.cat(levels))
+        return Answer(TableRows(torch.cat(student_rows), ours.ranking),
+                      TableRows(torch.cat(teacher_rows), theirs.ranking),
+                      labels[chosen], images[chosen], torch.cat(levels))
 
 
 def query_scoring(model: nn.Module, side: str, aligner: str) -> Scoring:
@@ -151,6 +152,10 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def ranking(self) -> Ranking:
+        return Ranking(softmax=not self.head.loss_cls.use_sigmoid)
 
     def logits(self, layer: int, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
         """Scores of the query that a layer matches to each of the batch's ``k`` objects.

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
-from ckd_mmdet.rows import TableRows
+from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
 from ckd_mmdet.taps import ModuleTap
+from mmdet.models.roi_heads.bbox_heads import SABLHead
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -86,18 +87,19 @@ class RoIAligner(Aligner):
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
         rois, student_logits, labels, why_not = _heard(tape)
-        ours = last_layer(tape.last_layer, student_logits)
+        student_rows, ours = roi_rows(tape.scores, student_logits, rois), last_layer(tape.last_layer, student_logits)
         if tape.branch is not None:  # TridentNet's batch holds the images once a branch; at rest it has one branch
             own = rois[:, 0].long() // len(data_samples) == tape.branch
-            rois, student_logits, labels = rois[own], student_logits[own], None if labels is None else labels[own]
+            rois, student_rows, labels = rois[own], student_rows.select(own), None if labels is None else labels[own]
             ours = ours and replace(ours, features=ours.features[own])
             rois = torch.cat([rois[:, :1] % len(data_samples), rois[:, 1:]], 1)
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
-            fc_cls = self._bbox_head(teacher, 'teacher').fc_cls
-            with ModuleTap(fc_cls, "the teacher's fc_cls") as heard:
+            head = self._bbox_head(teacher, 'teacher')
+            with ModuleTap(head.fc_cls, "the teacher's fc_cls") as heard, \
+                    ModuleTap(head, "the teacher's bbox_head") as scores:
                 teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
         theirs = last_layer(heard, teacher_logits)
-        return Answer(TableRows(student_logits), TableRows(teacher_logits), labels, rois[:, 0].long(),
+        return Answer(student_rows, roi_rows(scores, teacher_logits, rois), labels, rois[:, 0].long(),
                       no_labels=why_not, layers=(ours, theirs.detach()) if ours and theirs else None)
 
     def _bbox_head(self, model: nn.Module, side: str) -> nn.Module:
@@ -133,6 +135,19 @@ def classify(roi_head: nn.Module, stage: int | None, feats: Sequence[Tensor], ro
     if getattr(roi_head, 'with_glbctx', False):
         context['glbctx_feat'] = roi_head.glbctx_head(feats)[1]
     return roi_head._bbox_forward(stage, feats, rois, **context)['cls_score']
+
+
+@torch.no_grad()
+def roi_rows(heard: ModuleTap, logits: Tensor, rois: Tensor) -> TableRows:
+    """The logits ``(n, c)`` that a head gave for RoIs ``(n, 5)``, and how it ranks them.
+
+    A cascade ranks by the mean of its stages' logits; a row is of one stage, which is taken at its own word.
+    """
+    call = next((call for call in heard.calls if call.output[0] is logits), None)
+    if call is None or not isinstance(heard.module, SABLHead):
+        return TableRows(logits, SOFTMAX)
+    # SABL's coder knows how sure it is of a box, and multiplies by that
+    return TableRows(logits, SOFTMAX, heard.module.bbox_coder.decode(rois[:, 1:], call.output[1])[1])
 
 
 def last_layer(heard: ModuleTap, scores: Tensor) -> LastLayer | None:

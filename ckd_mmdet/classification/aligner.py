@@ -11,7 +11,7 @@ import torch
 from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
-from ckd_mmdet.rows import TableRows
+from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
 from ckd_mmdet.taps import ModuleTap
 from mmengine.structures import BaseDataElement
@@ -68,8 +68,9 @@ class ImageAligner(Aligner):
         if len(ours) != tape.views * len(images):
             raise RuntimeError(f'expected {tape.views} views of {len(images)} images, saw {len(ours)} rows')
         views = torch.arange(tape.views, device=ours.device).repeat_interleave(len(images)) if tape.views > 1 else None
-        return Answer(TableRows(ours), TableRows(theirs), torch.cat([_labels(data_samples)] * tape.views),
-                      images.repeat(tape.views), layers=(our_layer, their_layer.detach()), views=views)
+        return Answer(TableRows(ours, SOFTMAX), TableRows(theirs, SOFTMAX),
+                      torch.cat([_labels(data_samples)] * tape.views), images.repeat(tape.views),
+                      layers=(our_layer, their_layer.detach()), views=views)
 
 
 @dataclass(frozen=True)
