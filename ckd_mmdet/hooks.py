@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ckd_mmdet import __version__
 from ckd_mmdet.alignment import Alignment, RowAlignment
 from ckd_mmdet.classes import match_classes
@@ -19,6 +16,7 @@ from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.losses.weight import Weight
 from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, hard, is_foreground
+from ckd_mmdet.seeding import seed_epoch
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.dist import get_rank, is_main_process
 from mmengine.hooks import Hook, LoggerHook
@@ -26,7 +24,6 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 SEEN_ROWS = 200
 """Foreground rows after which the teacher's accuracy is judged."""
@@ -173,42 +170,6 @@ class TeacherJudgement:
                 'stops before it trains a student on noise. Usual causes: swapped colour channels or another '
                 "normalisation in the teacher's config, classes in another order, weights of another model. If the "
                 'teacher is meant to be so, set `teacher.check_accuracy=False`.')
-
-
-def seed_epoch(loader: DataLoader, seed: int, epoch: int, rank: int) -> None:
-    """Set all random states from ``(seed, epoch, rank)``; the loader's workers start anew from them.
-
-    MMEngine saves after the training epoch, before validation draws from the global generator, and persistent
-    workers hold states of their own: a resumed run could not restore either.
-    """
-    main, workers = np.random.SeedSequence((seed, epoch, rank)).spawn(2)
-    _seed(main)
-    start = loader.worker_init_fn
-    if isinstance(start, _StartWorker):
-        start = start.first
-    loader.worker_init_fn = _StartWorker(start, workers)
-    loader._iterator = None  # persistent workers end here, or they would keep their states
-    for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
-        if hasattr(sampler, 'seed'):
-            sampler.seed = seed  # built before `--resume` brought the run's seed back
-
-
-@dataclass(frozen=True)
-class _StartWorker:
-    first: Callable[[int], None] | None
-    state: np.random.SeedSequence
-
-    def __call__(self, worker: int) -> None:
-        if self.first is not None:
-            self.first(worker)
-        _seed(np.random.SeedSequence(self.state.entropy, spawn_key=(*self.state.spawn_key, worker)))
-
-
-def _seed(state: np.random.SeedSequence) -> None:
-    for_random, for_numpy, for_torch = (int(word) for word in state.generate_state(3))
-    random.seed(for_random)
-    np.random.seed(for_numpy)
-    torch.manual_seed(for_torch)
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
