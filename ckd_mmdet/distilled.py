@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from ckd_mmdet.alignment import Alignment, build_alignment
@@ -133,7 +133,7 @@ def become_distilled(model: nn.Module, distillation: Distillation) -> nn.Module:
     return model
 
 
-@lru_cache(maxsize=None)
+@cache
 def _distilled(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f'Distilled[{kind.__name__}]', (Distilled, kind), dict(__module__=__name__, __doc__=Distilled.__doc__))
 

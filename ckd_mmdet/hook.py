@@ -9,12 +9,12 @@ from typing import Any
 from ckd_mmdet import __version__
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
-from ckd_mmdet.student_export import StudentExport
 from ckd_mmdet.labels import has_objects, settle_label_names
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.saving import SafeSaving
 from ckd_mmdet.seeding import ExactResume
+from ckd_mmdet.student_export import StudentExport
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper

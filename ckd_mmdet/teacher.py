@@ -59,7 +59,7 @@ class FrozenTeacher:
         self.classes = _class_names(loaded, self.config)
         self.renormalize: nn.Module = nn.Identity()
 
-    def wear_glasses_of(self, data_preprocessor: BaseDataPreprocessor) -> None:
+    def match_preprocessing(self, data_preprocessor: BaseDataPreprocessor) -> None:
         """Take inputs that the student's ``data_preprocessor`` made; renormalise them where the teacher's own differs.
 
         Raises:

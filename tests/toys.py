@@ -95,6 +95,13 @@ def toy_model(config: dict, seed: int = 0) -> nn.Module:
         return model
 
 
+def paired(config: dict, seed: int = 0) -> nn.Module:
+    """A distilled student that may take a step, its classes without names."""
+    model = toy_model(config, seed)
+    model.distillation.pair(model, None)
+    return model
+
+
 def toy_batch(n: int = 2, size: int = 64, num_items: list[int] | None = None, num_classes: int = 3,
               with_mask: bool = False) -> dict[str, Any]:
     """A batch as a dataloader gives it: noise images with random boxes (``num_items`` an image; always the same).

@@ -1,27 +1,32 @@
 import copy
 import pickle
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from ckd_mmdet.alignment import RowAlignment, build_alignment
-from ckd_mmdet.classes import SharedClasses
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.alignment import build_alignment
+from ckd_mmdet.classes import Scoring, SharedClasses
+from ckd_mmdet.distilled import Distilled
+from ckd_mmdet.pairing import RowPairing, check_counts
 from ckd_mmdet.rows import SIGMOID, SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer
 from mmdet.engine.hooks import YOLOXModeSwitchHook
 from mmdet.models import FasterRCNN
 from mmengine.hub import get_config
+from mmengine.logging import MessageHub
+from mmengine.model import convert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
 from tests.small_runs import distilled
-from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
+from tests.toys import paired, saved_teacher, toy_batch, toy_config, toy_model
 
 METRICS = {'roi.rows', 'roi.cosine', 'roi.retrieval', 'roi.teacher_accuracy'}
 
@@ -34,8 +39,8 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 @pytest.fixture
-def distiller(taught: dict) -> Distiller:
-    return toy_model(distilled(toy_config('faster_rcnn'), taught))
+def distiller(taught: dict) -> Distilled:
+    return paired(distilled(toy_config('faster_rcnn'), taught))
 
 
 @pytest.fixture
@@ -74,54 +79,110 @@ def convnext() -> dict:
     return model
 
 
-# the tree
+# one object: the student itself
 
 @pytest.mark.parametrize('config', [partial(toy_config, 'faster_rcnn'), partial(toy_config, 'cascade_rcnn'),
                                     partial(toy_config, 'retinanet'), deformable_detr, yolox])
-def test_the_tree_is_the_students_own(config: partial) -> None:
-    student = toy_model(config())
-    wrapped = toy_model(dict(type='ckd_mmdet.Distiller', student=config()))
-    assert list(wrapped.state_dict()) == list(student.state_dict())
-    for names in ('named_parameters', 'named_buffers', 'named_modules'):
-        assert [name for name, _ in getattr(wrapped, names)()] == [name for name, _ in getattr(student, names)()]
-    assert wrapped.load_state_dict(student.state_dict(), strict=True)
+@pytest.mark.parametrize('parts', [dict(), dict(teacher=None), dict(alignments={})])
+def test_without_a_teacher_the_plain_student_is_built(config: partial, parts: dict) -> None:
+    student, built = toy_model(config()), toy_model(dict(type='ckd_mmdet.Distiller', student=config(), **parts))
+    assert type(built) is type(student)
+    assert list(built.state_dict()) == list(student.state_dict())
 
 
-def test_the_tree_with_a_teacher_is_the_plain_students(distiller: Distiller, plain: nn.Module) -> None:
-    assert list(distiller.state_dict()) == list(plain.state_dict())
-    assert [name for name, _ in distiller.named_parameters()] == [name for name, _ in plain.named_parameters()]
-    plain.load_state_dict(distiller.state_dict(), strict=True)
-    for ours, theirs in zip(distiller.state_dict().values(), plain.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs)
+def learning(taught: dict, student: dict | None = None, alignments: dict | None = None) -> dict:
+    """CKD, and two methods that learn parts of their own, on rows and on maps."""
+    model = distilled(student or toy_config('faster_rcnn'), taught, dict(
+        loss_ckd=dict(type='CKDLoss'), loss_features=dict(type='FeatureAlignmentLoss', expansion=1),
+        loss_kd=dict(type='KDLoss', loss_weight='balance:0.5')))
+    model['alignments']['neck'] = dict(aligner=dict(type='NeckAligner'),
+                                       losses=dict(loss_review=dict(type='ReviewKDLoss', mid_channels=4)))
+    return model
 
 
-def test_a_students_own_parameter_is_in_the_tree() -> None:
-    wrapped = toy_model(dict(type='ckd_mmdet.Distiller', student=deformable_detr()))
-    assert wrapped.level_embed is wrapped.student.level_embed
-    assert 'level_embed' in dict(wrapped.named_parameters())
-    wrapped.double()
-    assert wrapped.student.level_embed.dtype == wrapped.level_embed.dtype == torch.float64
+def test_the_student_is_itself_with_its_own_names(taught: dict, plain: nn.Module) -> None:
+    student = toy_model(learning(taught))
+    assert isinstance(student, FasterRCNN) and isinstance(student, Distilled)
+    assert type(student).__name__ == 'Distilled[FasterRCNN]'
+    own = [name for name, _ in student.named_parameters() if not name.startswith('ckd_mmdet.')]
+    assert own == [name for name, _ in plain.named_parameters()]
+    assert student.with_roi_head and student.extract_feat.__self__ is student
+    with pytest.raises(AttributeError, match='no attribute'):
+        student.unheard_of  # noqa: B018
 
 
-def test_the_teacher_is_in_no_part_of_the_tree(distiller: Distiller) -> None:
-    teacher = distiller.teacher.model
+@pytest.mark.parametrize('save', [lambda model: model.state_dict(), get_state_dict,
+                                  lambda model: nn.Sequential(model).state_dict(prefix='')])
+def test_what_is_learned_is_in_no_state_dict(taught: dict, plain: nn.Module, save: Callable) -> None:
+    student = toy_model(learning(taught))
+    state = {key.removeprefix('0.'): value for key, value in save(student).items()}
+    assert list(state) == list(plain.state_dict())
+    plain.load_state_dict(state, strict=True)
+    assert [name for name, _ in student.named_parameters() if name.startswith('ckd_mmdet.')]
+
+
+@pytest.mark.parametrize('load', [lambda model, state: model.load_state_dict(state, strict=True),
+                                  lambda model, state: load_state_dict(model, state, strict=True)])
+def test_a_plain_students_weights_load_strictly(taught: dict, load: Callable) -> None:
+    student, other = toy_model(learning(taught)), toy_model(toy_config('faster_rcnn'), seed=5)
+    before = copy.deepcopy(student.distillation.state())
+    load(student, other.state_dict())
+    assert torch.equal(student.backbone.conv1.weight, other.backbone.conv1.weight)
+    for name, state in student.distillation.state().items():
+        assert all(torch.equal(value, before[name][key]) for key, value in state.items())
+    with pytest.raises(RuntimeError, match='backbone.conv1.weight'):
+        load(student, {key: value for key, value in other.state_dict().items() if key != 'backbone.conv1.weight'})
+
+
+def test_names_of_learned_parameters_hold_no_word(taught: dict) -> None:
+    names = [name for name, _ in toy_model(learning(taught)).named_parameters() if name.startswith('ckd_mmdet.')]
+    assert names and all(re.fullmatch(r'ckd_mmdet\.(\d+\.)+(weight|bias)', name) for name in names)
+
+
+def test_a_users_custom_keys_freeze_nothing_of_ours(taught: dict) -> None:
+    keys = dict.fromkeys(['neck', 'roi', 'loss', 'attention', 'student', 'teacher', 'features', 'distill'],
+                         dict(lr_mult=0.0))
+    rates = groups(toy_model(learning(taught)), dict(optimizer=ADAM, paramwise_cfg=dict(custom_keys=keys)))
+    ours = {rate for name, (rate, _) in rates.items() if name.startswith('ckd_mmdet.')}
+    assert ours == {ADAM['lr']} and rates['neck.lateral_convs.0.conv.weight'][0] == 0
+
+
+def test_the_teacher_is_in_no_part_of_the_tree(distiller: Distilled) -> None:
+    teacher = distiller.distillation.teachers[None].model
     assert not set(map(id, teacher.parameters())) & set(map(id, distiller.parameters()))
     assert not set(map(id, teacher.modules())) & set(map(id, distiller.modules()))
-    assert not any('teacher' in name for name, _ in distiller.named_modules())
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     distiller.train()
     assert not any(module.training for module in teacher.modules())
 
 
-def test_init_weights_reaches_the_student_and_leaves_the_teacher(distiller: Distiller) -> None:
-    digest, before = distiller.teacher.digest(), distiller.backbone.conv1.weight.clone()
-    distiller.student.init_weights = lambda: nn.init.constant_(distiller.backbone.conv1.weight, 7.)
-    distiller.init_weights()
-    assert distiller.teacher.digest() == digest
-    assert not torch.equal(distiller.backbone.conv1.weight, before)
+INITIALISED = [dict(type='Normal', layer=['Conv2d', 'Linear'], std=0.5)]
 
 
-def test_older_keys_are_renamed_by_the_detector_itself(distiller: Distiller) -> None:
+def test_a_top_level_init_cfg_gives_the_weights_of_the_student_alone(taught: dict) -> None:
+    config = {**toy_config('faster_rcnn'), 'init_cfg': INITIALISED}
+    models = [toy_model(config), toy_model(learning(taught, config))]
+    learned = copy.deepcopy(models[1].distillation.state())
+    for model in models:
+        torch.manual_seed(0)
+        model.init_weights()
+    alone, ours = (model.state_dict() for model in models)
+    assert all(torch.equal(value, ours[key]) for key, value in alone.items())
+    assert 'ckd_mmdet' in dict(models[1].named_children())
+    for name, state in models[1].distillation.state().items():  # made once, when built
+        assert all(torch.equal(value, learned[name][key]) for key, value in state.items())
+
+
+def test_making_learned_parts_draws_nothing(taught: dict) -> None:
+    drawn = []
+    for config in (toy_config('faster_rcnn'), learning(taught)):
+        torch.manual_seed(3)
+        MODELS.build(config)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1]
+
+
+def test_older_keys_are_renamed_by_the_detector_itself(distiller: Distilled) -> None:
     single_stage = {key.replace('rpn_head', 'bbox_head'): torch.full_like(value, 2.)
                     for key, value in distiller.state_dict().items() if key.startswith(('backbone', 'rpn_head'))}
     for load in (distiller.load_state_dict, partial(load_state_dict, distiller)):
@@ -130,48 +191,53 @@ def test_older_keys_are_renamed_by_the_detector_itself(distiller: Distiller) -> 
         assert (distiller.rpn_head.rpn_cls.weight == 2.).all()
 
 
-def test_a_copy_shares_its_own_tree_and_the_very_same_teacher(distiller: Distiller) -> None:
-    copied = copy.deepcopy(distiller)
-    assert copied.student.backbone is copied.backbone
-    assert copied.student._parameters is copied._parameters and copied.student._buffers is copied._buffers
-    assert copied.backbone is not distiller.backbone
-    assert copied.teacher is distiller.teacher
-    nn.init.zeros_(copied.backbone.conv1.weight)
-    assert distiller.backbone.conv1.weight.abs().sum() > 0
-    assert flat(losses_of(copied.eval())) != flat(losses_of(distiller.eval()))
+def test_a_copy_has_parts_of_its_own_and_the_very_same_teacher(taught: dict) -> None:
+    student = paired(learning(taught))
+    copied = copy.deepcopy(student)
+    assert copied.distillation.teachers[None] is student.distillation.teachers[None]
+    assert copied.backbone is not student.backbone
+    ours, theirs = (dict(model.named_parameters()) for model in (student, copied))
+    assert list(ours) == list(theirs) and not {id(one) for one in ours.values()} & {id(one) for one in theirs.values()}
+    parts = {id(part) for part in copied.ckd_mmdet.parameters()}
+    assert {id(part) for loss in copied.distillation.losses.values() for part in loss.parameters()} == parts
+    assert flat(losses_of(copied)) == flat(losses_of(student))
 
 
-def test_a_pickled_distiller_comes_back_whole(distiller: Distiller) -> None:
-    back = pickle.loads(pickle.dumps(distiller))
-    assert back.student.backbone is back.backbone
-    assert back.teacher.digest() == distiller.teacher.digest()
-    assert flat(losses_of(back)) == flat(losses_of(distiller))
+def test_a_pickled_student_comes_back_whole(taught: dict) -> None:
+    student = paired(learning(taught))
+    back = pickle.loads(pickle.dumps(student))
+    assert type(back) is type(student)
+    assert back.distillation.teachers[None].digest() == student.distillation.teachers[None].digest()
+    assert flat(losses_of(back)) == flat(losses_of(student))
 
 
 @pytest.mark.parametrize('move', [
     lambda model: model.to(torch.float64), lambda model: model.double(), lambda model: model.half(),
     lambda model: nn.Sequential(model).to(torch.float64), lambda model: model.to(torch.zeros(1, dtype=torch.float64)),
     lambda model: model.to('meta')])
-def test_the_teacher_moves_with_the_model(distiller: Distiller, move: callable) -> None:
-    move(distiller)
-    kinds = {(p.dtype, p.device.type) for p in distiller.parameters()}
+def test_teacher_and_learned_parts_move_with_the_student(taught: dict, move: callable) -> None:
+    student = toy_model(learning(taught))
+    move(student)
+    kinds = {(p.dtype, p.device.type) for p in student.parameters()}
     assert len(kinds) == 1 and kinds != {(torch.float32, 'cpu')}
-    assert {(p.dtype, p.device.type) for p in distiller.teacher.model.parameters()} == kinds
+    assert {(p.dtype, p.device.type) for p in student.distillation.teachers[None].model.parameters()} == kinds
+    assert {(p.dtype, p.device.type) for loss in student.distillation.losses.values()
+            for p in loss.parameters()} == kinds
 
 
 def test_a_moved_renormalisation_moves_too(taught: dict) -> None:
     student = toy_config('faster_rcnn')
     student.data_preprocessor.mean = [1., 2., 3.]
     wrapped = toy_model(distilled(student, taught)).double()
-    assert wrapped.teacher.renormalize.factor.dtype == torch.float64
+    assert wrapped.distillation.teachers[None].renormalize.factor.dtype == torch.float64
 
 
-def test_train_and_eval_reach_the_student(distiller: Distiller) -> None:
-    assert distiller.train() is distiller
-    assert distiller.training and distiller.student.training and distiller.roi_head.training
-    assert not distiller.backbone.bn1.training  # norm_eval is the backbone's own wish
-    assert distiller.eval() is distiller
-    assert not (distiller.training or distiller.student.training or distiller.roi_head.training)
+def test_train_and_eval_reach_what_is_learned(taught: dict) -> None:
+    student = toy_model(learning(taught))
+    assert student.train() is student and student.training and student.roi_head.training
+    assert not student.backbone.bn1.training  # norm_eval is the backbone's own wish
+    assert all(part.training for part in student.ckd_mmdet.modules())
+    assert not any(part.training for part in student.eval().modules())
 
 
 @MODELS.register_module()
@@ -184,45 +250,63 @@ class FreezesInTrain(FasterRCNN):
         return self
 
 
-def test_a_detectors_own_train_is_obeyed() -> None:
-    wrapped = toy_model(dict(type='ckd_mmdet.Distiller', student={**toy_config('faster_rcnn'),
-                                                                 'type': 'FreezesInTrain'}))
+def test_a_detectors_own_train_is_obeyed(taught: dict) -> None:
+    wrapped = toy_model(distilled({**toy_config('faster_rcnn'), 'type': 'FreezesInTrain'}, taught))
     wrapped.train()
     assert wrapped.roi_head.training and not wrapped.rpn_head.training
 
 
-def test_unknown_attributes_are_the_students(distiller: Distiller) -> None:
-    assert distiller.with_roi_head and distiller.roi_head is distiller.student.roi_head
-    assert distiller.extract_feat.__self__ is distiller.student
-    with pytest.raises(AttributeError, match='no attribute'):
-        distiller.unheard_of  # noqa: B018
-
-
-def test_a_top_level_data_preprocessor_becomes_the_students() -> None:
+def test_a_top_level_data_preprocessor_becomes_the_students(taught: dict) -> None:
     student = toy_config('faster_rcnn')
     preprocessor = student.pop('data_preprocessor')
-    wrapped = toy_model(dict(type='ckd_mmdet.Distiller', student=student, data_preprocessor=preprocessor))
-    assert wrapped.data_preprocessor is wrapped.student.data_preprocessor
+    wrapped = toy_model(dict(**distilled(student, taught), data_preprocessor=preprocessor))
     assert wrapped.data_preprocessor.mean.flatten().tolist() == pytest.approx(preprocessor.mean)
 
 
-def test_syncbn_conversion_leaves_the_teacher_alone(distiller: Distiller) -> None:
-    converted = nn.SyncBatchNorm.convert_sync_batchnorm(distiller)
-    assert isinstance(converted.backbone.bn1, nn.SyncBatchNorm)
-    assert converted.student.backbone.bn1 is converted.backbone.bn1
-    assert not any(isinstance(module, nn.SyncBatchNorm) for module in distiller.teacher.model.modules())
+@pytest.mark.parametrize('convert', [nn.SyncBatchNorm.convert_sync_batchnorm,
+                                     partial(convert_sync_batchnorm, implementation='torch')])
+def test_syncbn_conversion_is_of_the_student_alone(taught: dict, convert: Callable) -> None:
+    student = paired(learning(taught))
+    learned = [type(part) for part in student.ckd_mmdet.modules()]
+    converted = convert(student)
+    assert converted is student and isinstance(converted.backbone.bn1, nn.SyncBatchNorm)
+    # a rank without rows would never meet the others in a collective call of ours
+    assert [type(part) for part in student.ckd_mmdet.modules()] == learned
+    assert nn.SyncBatchNorm not in learned
+    teacher = student.distillation.teachers[None].model
+    assert not any(isinstance(module, nn.SyncBatchNorm) for module in teacher.modules())
+
+
+AVERAGES = [dict(type='ExponentialMovingAverage', momentum=0.5), dict(type='StochasticWeightAverage'),
+            dict(type='MomentumAnnealingEMA', momentum=0.01), dict(type='mmdet.ExpMomentumEMA', momentum=0.01)]
+
+
+@pytest.mark.parametrize('average', AVERAGES, ids=[average['type'] for average in AVERAGES])
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_an_averaged_copy_is_an_ordinary_students(taught: dict, plain: nn.Module, average: dict, update_buffers: bool
+                                                  ) -> None:
+    student = paired(learning(taught))
+    averaged = MODELS.build(dict(**average, model=student, update_buffers=update_buffers))
+    for _ in range(2):
+        with torch.no_grad():
+            student.backbone.layer4[0].conv1.weight.add_(1)
+        averaged.update_parameters(student)
+    assert list(averaged.module.state_dict()) == list(plain.state_dict())
+    plain.load_state_dict(averaged.module.state_dict(), strict=True)
+    averaged.load_state_dict(averaged.state_dict(), strict=True)
+    assert len(list(averaged.module.parameters())) == len(list(student.parameters()))  # EMAHook swaps them in pairs
+    assert len(list(averaged.module.buffers())) == len(list(student.buffers()))
 
 
 # the losses
 
-def test_the_task_losses_are_the_plain_students_to_the_last_bit(distiller: Distiller, plain: nn.Module) -> None:
+def test_the_task_losses_are_the_plain_students_to_the_last_bit(distiller: Distilled, plain: nn.Module) -> None:
     ours, theirs = flat(losses_of(distiller)), flat(losses_of(plain))
     assert set(ours) - set(theirs) == {'roi.loss_ckd', *METRICS}
     assert {key: ours[key] for key in theirs} == theirs
 
 
-def test_what_is_logged_beside_the_losses_is_not_added_to_them(distiller: Distiller) -> None:
-    distiller.has_hook = True
+def test_what_is_logged_beside_the_losses_is_not_added_to_them(distiller: Distilled) -> None:
     losses = losses_of(distiller)
     total, logged = distiller.parse_losses(losses)
     assert set(logged) >= METRICS and not any('loss' in key for key in METRICS)
@@ -232,26 +316,26 @@ def test_what_is_logged_beside_the_losses_is_not_added_to_them(distiller: Distil
     assert all(0 <= float(logged[f'roi.{key}']) <= 1 for key in ('retrieval', 'teacher_accuracy'))
 
 
-def test_the_student_learns_and_the_teacher_does_not(distiller: Distiller) -> None:
+def test_the_student_learns_and_the_teacher_does_not(distiller: Distilled) -> None:
     losses_of(distiller)['roi.loss_ckd'].backward()
     assert distiller.roi_head.bbox_head.fc_cls.weight.grad.abs().sum() > 0
     assert distiller.backbone.layer4[0].conv1.weight.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in distiller.teacher.model.parameters())
+    assert all(parameter.grad is None for parameter in distiller.distillation.teachers[None].model.parameters())
 
 
-def test_no_hook_stays_behind(distiller: Distiller) -> None:
+def test_no_hook_stays_behind(distiller: Distilled) -> None:
     losses_of(distiller)
     assert not any(module._forward_hooks for module in distiller.modules())
 
 
 @pytest.mark.parametrize('mode', ['predict', 'tensor'])
-def test_any_other_mode_is_the_students_alone(distiller: Distiller, plain: nn.Module, mode: str,
+def test_any_other_mode_is_the_students_alone(distiller: Distilled, plain: nn.Module, mode: str,
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError('listened or asked')
 
-    monkeypatch.setattr(distiller.distiller['roi'].aligner, 'listen', refuse)
-    monkeypatch.setattr(distiller.teacher, 'extract_feat', refuse)
+    monkeypatch.setattr(distiller.distillation.alignments['roi'].aligner, 'listen', refuse)
+    monkeypatch.setattr(distiller.distillation.teachers[None], 'extract_feat', refuse)
     answers = []
     for model in (distiller, plain):
         batch = model.eval().data_preprocessor(toy_batch(num_items=[3, 2]), False)
@@ -271,37 +355,28 @@ def tensors_in(answer: object) -> Iterator[torch.Tensor]:
         yield from (answer.pred_instances.bboxes, answer.pred_instances.scores, answer.pred_instances.labels)
 
 
-@pytest.mark.parametrize('parts', [dict(alignments={}), dict(teacher=None), dict(teacher=None, alignments=None)])
-def test_without_teacher_or_alignments_it_is_the_plain_student(taught: dict, plain: nn.Module, parts: dict) -> None:
-    wrapped = toy_model({**distilled(toy_config('faster_rcnn'), taught), **parts})
-    assert wrapped.teacher is None and list(wrapped.state_dict()) == list(plain.state_dict())
-    assert flat(losses_of(wrapped)) == flat(losses_of(plain))
-    assert wrapped.parse_losses(losses_of(wrapped))[0] > 0  # and needs no hook
-
-
 def test_two_alignments_ask_the_teacher_once(taught: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     config = distilled(toy_config('cascade_rcnn'), taught)
     config['alignments'] = {f's{k}': dict(aligner=dict(type='RoIAligner', stage=k),
                                           losses=dict(loss_ckd=dict(type='CKDLoss'), loss_kd=dict(type='KDLoss')))
                             for k in (0, 2)}
-    wrapped, calls = toy_model(config), []
-    backbone = wrapped.teacher.model.backbone
+    wrapped, calls = paired(config), []
+    backbone = wrapped.distillation.teachers[None].model.backbone
     backbone.register_forward_hook(lambda *_: calls.append(1))
     assert {'s0.loss_ckd', 's0.loss_kd', 's2.loss_ckd', 's2.loss_kd'} <= set(losses_of(wrapped))
     assert len(calls) == 1
 
 
-def test_a_training_step_without_the_hook_is_refused(distiller: Distiller) -> None:
-    optimizer = build_optim_wrapper(distiller, dict(optimizer=dict(type='SGD', lr=0.1)))
+def test_a_training_step_without_the_hook_is_refused(taught: dict) -> None:
+    student = toy_model(distilled(toy_config('faster_rcnn'), taught))
+    optimizer = build_optim_wrapper(student, dict(optimizer=dict(type='SGD', lr=0.1)))
     with pytest.raises(RuntimeError, match=r'needs `DistillHook` to train.*custom_hooks'):
-        distiller.train_step(toy_batch(num_items=[3, 2]), optimizer)
-    assert 'roi.loss_ckd' in losses_of(distiller)  # a bare forward is not
-    distiller.has_hook = True
-    assert distiller.train_step(toy_batch(num_items=[3, 2]), optimizer)['loss'] > 0
+        student.train_step(toy_batch(num_items=[3, 2]), optimizer)
+    student.distillation.pair(student, None)
+    assert student.train_step(toy_batch(num_items=[3, 2]), optimizer)['loss'] > 0
 
 
-def test_a_batch_without_objects_trains_on(distiller: Distiller) -> None:
-    distiller.has_hook = True
+def test_a_batch_without_objects_trains_on(distiller: Distilled) -> None:
     losses = losses_of(distiller, toy_batch(num_items=[0, 0]))
     assert losses['roi.teacher_accuracy'] == 0
     total, _ = distiller.parse_losses(losses)
@@ -309,9 +384,8 @@ def test_a_batch_without_objects_trains_on(distiller: Distiller) -> None:
     assert total.isfinite() and distiller.backbone.layer4[0].conv1.weight.grad.isfinite().all()
 
 
-def test_a_batch_without_proposals_trains_on(distiller: Distiller) -> None:
-    distiller.has_hook = True
-    distiller.student.train_cfg.rpn_proposal.update(min_bbox_size=1000)  # wider than the images
+def test_a_batch_without_proposals_trains_on(distiller: Distilled) -> None:
+    distiller.train_cfg.rpn_proposal.update(min_bbox_size=1000)  # wider than the images
     distiller.roi_head.bbox_sampler.add_gt_as_proposals = False
     losses = losses_of(distiller)
     assert losses['roi.rows'] == 0 and losses['roi.loss_ckd'] == 0
@@ -320,8 +394,7 @@ def test_a_batch_without_proposals_trains_on(distiller: Distiller) -> None:
     assert total.isfinite()
 
 
-def test_bfloat16_autocast_gives_finite_losses(distiller: Distiller) -> None:
-    distiller.has_hook = True
+def test_bfloat16_autocast_gives_finite_losses(distiller: Distilled) -> None:
     with torch.autocast('cpu', dtype=torch.bfloat16):
         total, logged = distiller.parse_losses(losses_of(distiller))
     total.backward()
@@ -353,7 +426,7 @@ DEFORMABLE = dict(optimizer=ADAM, paramwise_cfg=dict(norm_decay_mult=0., custom_
     (convnext, LAYER_DECAY, 5), (partial(toy_config, 'faster_rcnn'), DETR, 2)])
 def test_optimizer_groups_are_the_plain_students(taught: dict, config: partial, optimizer: dict, rates: int) -> None:
     ours = groups(toy_model(distilled(config(), taught)), optimizer)
-    assert ours == groups(toy_model(config()), optimizer)
+    assert ours == groups(toy_model(config()), optimizer)  # CKD learns nothing of its own
     assert len({rate for rate, _ in ours.values()}) >= rates
 
 
@@ -369,7 +442,7 @@ def test_the_yolox_hook_finds_its_head() -> None:
     logger = SimpleNamespace(info=lambda text: None)
     YOLOXModeSwitchHook(num_last_epochs=15).before_train_epoch(
         SimpleNamespace(epoch=14, max_epochs=20, model=wrapped, train_dataloader=loader, logger=logger))
-    assert wrapped.student.bbox_head.use_l1
+    assert wrapped.bbox_head.use_l1
 
 
 # the rows that are chosen, and the classes that are shared
@@ -385,14 +458,12 @@ def test_with_one_seed_the_student_starts_from_the_plain_students_weights(taught
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
 
 
-def meeting(selector: dict | list | None = None, loss: str = 'CKDLoss', students: int = 3, teachers: int = 3,
-            class_map: bool = False) -> RowAlignment:
-    """An alignment of two toy Faster R-CNNs with so many classes."""
+def pairing(selector: dict | list | None = None, loss: str = 'CKDLoss', classes: SharedClasses | None = None,
+            teachers: int = 3) -> RowPairing:
+    """Of a student of three classes."""
     alignment = build_alignment('roi', dict(aligner=dict(type='RoIAligner'), losses=dict(loss_it=dict(type=loss)),
                                             selector=selector))
-    student, teacher = (toy_model(toy_config('faster_rcnn', classes)) for classes in (students, teachers))
-    alignment.meet(student, teacher, class_map)
-    return alignment
+    return RowPairing(alignment, (Scoring(3, True), Scoring(teachers, True)), classes or SharedClasses.all(3))
 
 
 def answer(labels: list[int] | None, teachers: int = 3) -> Answer:
@@ -407,7 +478,7 @@ def answer(labels: list[int] | None, teachers: int = 3) -> Answer:
 
 def test_chosen_rows_are_the_selectors() -> None:
     asked = answer([0, 3, 2, 3, -1, 1])
-    aligned = meeting(dict(type='Foreground')).choose(asked)
+    aligned = pairing(dict(type='Foreground')).choose(asked)
     rows = torch.tensor([0, 2, 5])
     assert torch.equal(aligned.student.logits, asked.student.scores[rows])
     assert torch.equal(aligned.teacher.logits, asked.teacher.scores[rows])
@@ -418,19 +489,17 @@ def test_chosen_rows_are_the_selectors() -> None:
 
 def test_selectors_in_a_list_are_applied_in_turn() -> None:
     asked = answer([0, 3, 2, 3, -1, 1])
-    aligned = meeting([dict(type='Foreground'), dict(type='PerImageCap', k=1)]).choose(asked)
+    aligned = pairing([dict(type='Foreground'), dict(type='PerImageCap', k=1)]).choose(asked)
     confidence = asked.teacher.scores.softmax(1)[:, :3].amax(1)
     best = 0 if confidence[0] > confidence[2] else 2
     assert torch.equal(aligned.student.logits, asked.student.scores[[best, 5]])
 
 
 def test_of_other_classes_the_shared_ones_are_distilled_and_unknown_objects_left_out() -> None:
-    alignment = meeting(students=3, teachers=5, class_map=True)
-    alignment.share(SharedClasses((2, 0), (4, 1)))  # the student's class 1 is nobody's
-    asked = answer([0, 1, 2, 3, -1, 1], teachers=5)
-    aligned = alignment.choose(asked)
-    rows, student, teacher = [0, 2, 3, 4], asked.student.scores, asked.teacher.scores
-    assert aligned.labels.tolist() == [1, 0, 2, -1]
+    asked = answer([0, 1, 2, 3, -1, 1], teachers=5)  # the student's class 1 is nobody's
+    aligned = pairing(classes=SharedClasses((2, 0), (4, 1)), teachers=5).choose(asked)
+    rows, student, teacher = [0, 2, 3], asked.student.scores, asked.teacher.scores
+    assert aligned.labels.tolist() == [1, 0, 2]
     torch.testing.assert_close(aligned.student.logits[:, :2], student[rows][:, [2, 0]])
     torch.testing.assert_close(aligned.student.logits[:, 2], student[rows][:, [1, 3]].logsumexp(1))
     torch.testing.assert_close(aligned.teacher.logits[:, :2], teacher[rows][:, [4, 1]])
@@ -438,38 +507,48 @@ def test_of_other_classes_the_shared_ones_are_distilled_and_unknown_objects_left
     assert aligned.student.logits.requires_grad
 
 
-def test_without_shared_classes_no_row_is_chosen() -> None:
-    with pytest.raises(RuntimeError, match="the data set's names are not known yet: train through the Runner with"):
-        meeting(teachers=5, class_map=True).choose(answer([0] * 6, teachers=5))
+@pytest.mark.parametrize('selector', [dict(type='TeacherTopK', k=3), dict(type='Random', k=3), dict(type='All'),
+                                      dict(type='ForegroundPlus', k=1), dict(type='PerImageCap', k=2),
+                                      [dict(type='TeacherTopK', k=4), dict(type='PerImageCap', k=3)]])
+def test_what_must_not_count_is_out_before_a_selector_counts(selector: dict | list) -> None:
+    asked = answer([1, 1, -1, 0, 2, 1], teachers=5)
+    asked.teacher.scores[[0, 1, 2, 5], 1] += 100.0  # of these the teacher is surest, and none of them may be chosen
+    aligned = pairing(selector, classes=SharedClasses((2, 0), (4, 1)), teachers=5).choose(asked)
+    assert aligned.labels.tolist() == [1, 0] and aligned.filtered
+
+
+def test_a_mixed_image_counts_where_the_teacher_knows_all_of_it() -> None:
+    mixed = torch.tensor([[0.7, 0.3, 0.0], [0.7, 0.0, 0.3], [0.999, 0.001, 0.0], [0.0, 0.0, 1.0], [1, 0, 0], [0, 1, 0]])
+    aligned = pairing(classes=SharedClasses((2, 0), (4, 1)), teachers=5).choose(
+        replace(answer([0] * 6, teachers=5), labels=mixed))
+    assert torch.equal(aligned.labels, mixed[[1, 3, 4]][:, [2, 0]])  # 0.999 is not all of it
 
 
 def test_other_classes_without_a_map_are_refused() -> None:
-    with pytest.raises(ValueError, match=r'as many classes in the teacher \(5\) as in the student \(3\); pair them '
-                                         r"with `teacher.class_map='name'`"):
-        meeting(teachers=5)
+    with pytest.raises(ValueError, match=r'`here` needs as many classes in the teacher \(5\) as in the student \(3\); '
+                                         r"pair them with `teacher.class_map='name'`"):
+        check_counts('`here`', (Scoring(3, True), Scoring(5, True)))
 
 
 def test_a_student_without_labels_is_refused_where_they_are_needed() -> None:
     with pytest.raises(RuntimeError, match='`alignments.roi` needs labels for Foreground, and this student gives none: '
                                            'its head gives none. Take a selector and losses that need only logits'):
-        meeting(dict(type='Foreground')).choose(answer(None))
-    assert meeting(dict(type='TeacherTopK', k=4)).choose(answer(None)).labels is None
+        pairing(dict(type='Foreground')).choose(answer(None))
+    assert pairing(dict(type='TeacherTopK', k=4)).choose(answer(None)).labels is None
 
 
-def mixed(loss: str) -> RowAlignment:
+def mixed(loss: str) -> RowPairing:
     """A sigmoid head that learns from a softmax head."""
     student, teacher = toy_model(toy_config('fcos')), toy_model(toy_config('fcos'))
     teacher.bbox_head.use_sigmoid_cls, teacher.bbox_head.cls_out_channels = False, 4
     alignment = build_alignment('dense', dict(aligner=dict(type='DenseAligner'), losses=dict(loss_it=dict(type=loss)),
                                               selector=dict(type='TeacherTopK', k=4)))
-    alignment.meet(student, teacher, False)
-    return alignment
+    return RowPairing(alignment, alignment.check(student, teacher), SharedClasses.all(3))
 
 
 def test_between_a_sigmoid_and_a_softmax_head_only_the_classes_are_compared() -> None:
-    alignment = mixed('CKDLoss')
     student, teacher = TableRows(torch.randn(6, 3), SIGMOID), TableRows(torch.randn(6, 4), SOFTMAX)
-    aligned = alignment.choose(Answer(student, teacher))
+    aligned = mixed('CKDLoss').choose(Answer(student, teacher, image_ids=torch.zeros(6, dtype=torch.long)))
     assert aligned.scoring == 'mixed'
     rows = teacher.scores.softmax(1)[:, :3].amax(1).topk(4).indices.sort().values
     assert torch.equal(aligned.student.logits, student.scores[rows])
@@ -490,7 +569,7 @@ def test_a_direction_of_one_score_is_refused() -> None:
     model = toy_model(toy_config('faster_rcnn'))
     with pytest.raises(ValueError, match='is a CKDLoss, which needs rows of at least 2 scores, and student and teacher '
                                          'share 1 only; take a KDLoss here'):
-        alignment.meet(model, model, False)
+        RowPairing(alignment, alignment.check(model, model), SharedClasses.all(1))
 
 
 # rests and several teachers
@@ -508,24 +587,23 @@ def two_teachers(taught: dict, folder: Path, **options: object) -> dict:
 
 
 def test_each_alignment_asks_its_own_teacher(taught: dict, tmp_path: Path) -> None:
-    distiller = toy_model(two_teachers(taught, tmp_path))
-    both = losses_of(distiller)
-    alone = losses_of(toy_model(distilled(toy_config('faster_rcnn'), taught)))
+    student = paired(two_teachers(taught, tmp_path))
+    both = losses_of(student)
+    alone = losses_of(paired(distilled(toy_config('faster_rcnn'), taught)))
     assert float(both['roi.loss_ckd']) == float(alone['roi.loss_ckd'])
-    data = distiller.data_preprocessor(toy_batch(num_items=[3, 2]), True)
-    maps = [model.extract_feat(data['inputs']) for model in (distiller.student, distiller.teachers['big'].model)]
+    data = student.data_preprocessor(toy_batch(num_items=[3, 2]), True)
+    maps = [model.extract_feat(data['inputs']) for model in (student, student.distillation.teachers['big'].model)]
     expected = sum((ours - theirs).square().mean() for ours, theirs in zip(*maps, strict=True))
     assert float(both['neck.loss_l2']) == pytest.approx(float(expected), rel=1e-5)
-    assert distiller.teacher is distiller.teachers['twin'] and distiller.teacher is not distiller.teachers['big']
 
 
 def test_every_teacher_follows_and_is_kept_out_of_the_tree(taught: dict, tmp_path: Path) -> None:
     distiller = toy_model(two_teachers(taught, tmp_path))
     assert distiller.state_dict().keys() == toy_model(toy_config('faster_rcnn')).state_dict().keys()
     distiller.double()
-    assert all(part.dtype == torch.float64 for teacher in distiller.teachers.values()
+    assert all(part.dtype == torch.float64 for teacher in distiller.distillation.teachers.values()
                for part in teacher.model.parameters())
-    assert copy.deepcopy(distiller).teachers == distiller.teachers
+    assert copy.deepcopy(distiller).distillation.teachers == distiller.distillation.teachers
 
 
 @pytest.mark.parametrize(('change', 'text'), [
@@ -546,20 +624,25 @@ def test_teachers_and_alignments_that_do_not_fit_are_refused(taught: dict, tmp_p
 
 def test_a_teacher_whose_losses_are_over_is_not_asked(taught: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                       ) -> None:
-    distiller = toy_model(two_teachers(taught, tmp_path, project=True, loss_weight=dict(value=1.0, stop=2)))
+    student = paired(two_teachers(taught, tmp_path, project=True, loss_weight=dict(value=1.0, stop=2)))
     asked = []
-    for name, teacher in distiller.teachers.items():
+    for name, teacher in student.distillation.teachers.items():
         monkeypatch.setattr(teacher, 'extract_feat', lambda *args, _name=name, _ask=teacher.extract_feat:
                             asked.append(_name) or _ask(*args))
     for epoch, expected in ((1, ['twin', 'big']), (2, ['twin'])):
-        monkeypatch.setattr('ckd_mmdet.distiller._epoch', lambda _epoch=epoch: _epoch)
+        at_epoch(monkeypatch, epoch)
         asked.clear()
-        losses = losses_of(distiller)
+        losses = losses_of(student)
         assert sorted(asked) == sorted(expected)
     assert losses['neck.loss_l2'] == 0
     losses['neck.loss_l2'].backward()  # its graph reaches what was learned, or DDP would wait for it
-    assert all(part.grad is not None and not part.grad.any() for part in distiller.distiller['neck'].parameters())
-    assert list(distiller.distiller['neck'].parameters())
+    learned = list(student.distillation.losses['neck.loss_l2'].parameters())
+    assert learned and all(part.grad is not None and not part.grad.any() for part in learned)
+
+
+def at_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int) -> None:
+    """What the Runner says, counted from 0."""
+    monkeypatch.setitem(MessageHub.get_current_instance().runtime_info, 'epoch', epoch)
 
 
 def test_a_selector_of_maps_is_refused(taught: dict) -> None:
@@ -581,7 +664,7 @@ def test_a_loss_of_rows_over_maps_is_refused(taught: dict) -> None:
 def test_a_teacher_with_broken_features_stops_the_run(taught: dict) -> None:
     model = distilled(toy_config('faster_rcnn'), taught)
     model['alignments']['roi'] = dict(aligner=dict(type='NeckAligner'), losses=dict(loss_l2=dict(type='L2Loss')))
-    distiller = toy_model(model)
-    torch.nn.init.constant_(distiller.teacher.model.neck.fpn_convs[1].conv.weight, float('nan'))
-    with pytest.raises(RuntimeError, match='gave NaN or infinite features on 1 of 5 levels'):
-        losses_of(distiller)
+    student = paired(model)
+    nn.init.constant_(student.distillation.teachers[None].model.neck.fpn_convs[1].conv.weight, float('nan'))
+    with pytest.raises(RuntimeError, match='gave NaN or infinite feature maps'):
+        losses_of(student)
