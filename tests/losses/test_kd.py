@@ -21,7 +21,7 @@ def test_by_default_nothing_is_softened() -> None:
 
 
 def test_a_wrong_temperature_is_named_when_it_is_built() -> None:
-    with pytest.raises(ValueError, match='`KDLoss` needs a `temperature` greater than 0, got -1'):
+    with pytest.raises(ValueError, match='`KDLoss` needs a finite `temperature` greater than 0, got -1'):
         KDLoss(-1)
 
 
