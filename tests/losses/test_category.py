@@ -273,7 +273,7 @@ def test_widths_of_maps_are_refused(kind: type[DistillLoss]) -> None:
 
 
 @pytest.mark.parametrize(('kind', 'arguments', 'message'), [
-    (CategoryContrastLoss, dict(temperature=0), '`CategoryContrastLoss` needs a finite `temperature` greater than 0, got 0'),
+    (CategoryContrastLoss, dict(temperature=0), '`CategoryContrastLoss` needs a finite `temperature` greater than 0'),
     (CategoryContrastLoss, dict(target='batch'), '`CategoryContrastLoss` needs `target` to be one of .* got \'batch\''),
     (FeatureAlignmentLoss, dict(expansion=0), '`FeatureAlignmentLoss` needs a whole `expansion` of at least 1, got 0'),
     (FeatureAlignmentLoss, dict(expansion=1.5), 'a whole `expansion` of at least 1, got 1.5'),
