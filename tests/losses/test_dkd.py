@@ -54,7 +54,7 @@ def test_it_requires_labels_and_class_distributions() -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(temperature=0), '`DKDLoss` needs a `temperature` greater than 0, got 0'),
+    (dict(temperature=0), '`DKDLoss` needs a finite `temperature` greater than 0, got 0'),
     (dict(alpha=-1), '`DKDLoss` needs a finite `alpha` of at least 0, got -1'),
     (dict(beta=-2), '`DKDLoss` needs a finite `beta` of at least 0, got -2')])
 def test_a_wrong_argument_is_named_when_it_is_built(arguments: dict, message: str) -> None:
