@@ -58,7 +58,7 @@ class Distiller(BaseModel):
         if parts:
             self.teachers = _teachers(teacher, parts)
             for one in self.teachers.values():
-                one.wear_glasses_of(model.data_preprocessor)
+                one.match_preprocessing(model.data_preprocessor)
             self.distiller = nn.ModuleDict(parts)
             for alignment in parts.values():
                 taught_by = self.teacher_of(alignment)
