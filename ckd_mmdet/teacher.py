@@ -8,7 +8,6 @@ import pickle
 import re
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import torch
 from ckd_mmdet.aligners import extract_maps
 from ckd_mmdet.classification.published import translate
 from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
+from ckd_mmdet.loading import compared, pipeline_of
+from ckd_mmdet.preprocessing import Renormalize, renormalization
 from ckd_mmdet.samples import Side
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.logging import print_log
-from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
@@ -39,18 +39,22 @@ class FrozenTeacher:
         class_map: Where its classes are not the student's: ``'name'`` pairs equal names, a dict names the teacher's
             class for each of the student's; see :func:`ckd_mmdet.classes.match_classes`.
         check_accuracy: Whether ``DistillHook`` stops a run whose teacher classifies at chance level.
+        check_preprocessing: Whether both models' preprocessing is compared on a sample. If not, what the teacher is
+            fed with follows from the settings of both data preprocessors alone.
 
     Raises:
         ValueError: If config or checkpoint are missing, unreadable or do not fit each other.
     """
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
-                 class_map: str | dict[str, str] | None = None, check_accuracy: bool = True) -> None:
+                 class_map: str | dict[str, str] | None = None, check_accuracy: bool = True,
+                 check_preprocessing: bool = True) -> None:
         self.config = read_teacher_config(config)
         self.name = str(config) if isinstance(config, str | Path) else 'the given config'
         self.checkpoint = str(checkpoint or zoo_address(config))
         self.class_map = class_map
         self.check_accuracy = check_accuracy
+        self.check_preprocessing = check_preprocessing
         loaded, weights = read_checkpoint(self.checkpoint, 'teacher.checkpoint')
         self.model = build_model(self.config)
         load_weights(self.model, weights, self.checkpoint, self.name, 'teacher.checkpoint')
@@ -59,22 +63,26 @@ class FrozenTeacher:
         self.classes = _class_names(loaded, self.config)
         self.renormalize: nn.Module = nn.Identity()
 
-    def match_preprocessing(self, data_preprocessor: BaseDataPreprocessor) -> None:
+    def match_preprocessing(self, data_preprocessor: BaseDataPreprocessor,
+                            student_config: Config | None = None) -> None:
         """Take inputs that the student's ``data_preprocessor`` made; renormalise them where the teacher's own differs.
+
+        Args:
+            data_preprocessor: The student's.
+            student_config: Of its run, once it is known: its pipeline is then compared with the teacher's, too.
 
         Raises:
             ValueError: If the teacher cannot be fed from such inputs.
         """
-        student, teacher = Preprocessing.of(data_preprocessor), Preprocessing.of(self.model.data_preprocessor)
-        if student.pad_size_divisor % teacher.pad_size_divisor:
-            raise ValueError(
-                f'the teacher ({self.name}) needs inputs padded to a multiple of {teacher.pad_size_divisor}, the '
-                f"student's are padded to {student.pad_size_divisor}; set the student's "
-                f'`data_preprocessor.pad_size_divisor` to a multiple of both.')
-        if student != teacher:
-            print_log(f'The teacher ({self.name}) was trained on inputs with {teacher}, the student gets {student}: '
-                      'its inputs are renormalised on the device.', logger='current')
-            self.renormalize = Renormalize(student, teacher)
+        loadings = None
+        if student_config is not None and self.check_preprocessing:
+            configs = (student_config, self.config)
+            loadings = compared(*map(pipeline_of, configs),
+                                tuple(config.get('default_scope') or 'mmdet' for config in configs))
+        renormalize = renormalization(data_preprocessor, self.model.data_preprocessor, self.name, loadings,
+                                      self.check_preprocessing)
+        device = next((weight.device for weight in self.model.parameters()), torch.device('cpu'))
+        self.renormalize = nn.Identity() if renormalize is None else renormalize.to(device)
 
     @torch.no_grad()
     def extract_feat(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Sequence[Tensor]:
@@ -109,67 +117,6 @@ class FrozenTeacher:
 
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self  # EMAHook copies the model: a frozen teacher needs no second copy
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a data preprocessor does to the pixels of an image."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    swaps_channels: bool
-    pad_value: float
-    pad_size_divisor: int
-
-    @classmethod
-    def of(cls, preprocessor: BaseDataPreprocessor) -> Preprocessing:
-        """Read it from a data preprocessor of mmengine, mmdet or mmpretrain.
-
-        Raises:
-            ValueError: If it is of another kind.
-        """
-        of_classifier = any(kind.__name__ == 'ClsDataPreprocessor' for kind in type(preprocessor).__mro__)
-        if not of_classifier and not isinstance(preprocessor, ImgDataPreprocessor):
-            raise ValueError('distillation needs models with an `ImgDataPreprocessor`, a `DetDataPreprocessor` or a '
-                             f'`ClsDataPreprocessor`, got {type(preprocessor).__name__}.')
-        swaps = preprocessor.to_rgb if of_classifier else preprocessor._channel_conversion
-        mean, std = (0.0,) * 3, (1.0,) * 3
-        if preprocessor._enable_normalize:
-            mean, std = (tuple(x.flatten().tolist()) for x in (preprocessor.mean, preprocessor.std))
-        return cls(mean, std, swaps, preprocessor.pad_value, preprocessor.pad_size_divisor)
-
-    def __str__(self) -> str:
-        order = 'the channels swapped' if self.swaps_channels else 'the channels as read'
-        return f'mean {_round(self.mean)}, std {_round(self.std)}, {order}, pad value {self.pad_value:g}'
-
-
-class Renormalize(nn.Module):
-    """Turns the student's normalised inputs into the teacher's: one factor and one shift a channel.
-
-    Padding, which is added after normalisation, becomes the teacher's own pad value.
-    """
-
-    def __init__(self, student: Preprocessing, teacher: Preprocessing) -> None:
-        super().__init__()
-        self.flip = student.swaps_channels != teacher.swaps_channels
-        self.pad_value = teacher.pad_value
-        mean, std = torch.tensor(student.mean), torch.tensor(student.std)
-        if self.flip:
-            mean, std = mean.flip(0), std.flip(0)
-        self.register_buffer('factor', (std / torch.tensor(teacher.std))[:, None, None])
-        self.register_buffer('shift', ((mean - torch.tensor(teacher.mean)) / torch.tensor(teacher.std))[:, None, None])
-
-    def forward(self, inputs: Tensor, img_shapes: Sequence[tuple[int, int]]) -> Tensor:
-        """From ``(N, 3, h, w)`` to the same shape; ``img_shapes`` are the images' own heights and widths."""
-        out = (inputs.flip(1) if self.flip else inputs) * self.factor + self.shift
-        for image, (height, width) in zip(out, (shape[:2] for shape in img_shapes), strict=True):
-            image[:, height:] = self.pad_value
-            image[:, :, width:] = self.pad_value
-        return out
-
-
-def _round(values: tuple[float, ...]) -> list[float]:
-    return [round(value, 3) for value in values]
 
 
 def read_teacher_config(config: str | Path | dict) -> Config:

@@ -3,16 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 from ckd_mmdet.teacher import FrozenTeacher
-from mmdet.models import DetDataPreprocessor
-from mmengine.logging import MMLogger
-from mmengine.structures import InstanceData
-from torch import Tensor
 
 from tests.small_runs import distilled
-from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
-
-IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-CAFFE = dict(mean=[103.53, 116.28, 123.675], std=[1., 1., 1.])
+from tests.toys import saved_teacher, toy_config, toy_model
 
 
 @pytest.fixture(scope='module')
@@ -24,91 +17,6 @@ def config() -> dict:
 def checkpoint(config: dict, tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved_teacher(tmp_path_factory.mktemp('teacher'), config, classes=('cat', 'dog', 'cow'))
 
-
-def preprocessor(**settings: object) -> DetDataPreprocessor:
-    return DetDataPreprocessor(**{**dict(pad_size_divisor=32), **settings})
-
-
-def teacher_with(config: dict, checkpoint: str, data_preprocessor: DetDataPreprocessor) -> FrozenTeacher:
-    teacher = FrozenTeacher(config, checkpoint)
-    teacher.model.data_preprocessor = data_preprocessor
-    return teacher
-
-
-def raw_images() -> dict:
-    """Two images of different size, neither a multiple of 32."""
-    batch = toy_batch(num_items=[1, 1])
-    batch['inputs'] = [torch.randint(0, 256, (3, 50, 70), dtype=torch.uint8),
-                       torch.randint(0, 256, (3, 64, 45), dtype=torch.uint8)]
-    for image, sample in zip(batch['inputs'], batch['data_samples'], strict=True):
-        sample.set_metainfo(dict(img_shape=tuple(image.shape[1:])))
-        sample.gt_instances = InstanceData(bboxes=torch.tensor([[0., 0., 9., 9.]]), labels=torch.tensor([0]))
-    return batch
-
-
-def seen_by(teacher: FrozenTeacher, inputs: Tensor, samples: list) -> Tensor:
-    """What the teacher's backbone is fed with."""
-    seen = []
-    with teacher.model.backbone.register_forward_pre_hook(lambda module, args: seen.append(args[0])):
-        teacher.extract_feat(inputs, samples)
-    return seen[0]
-
-
-# its own eyes
-
-@pytest.mark.parametrize(('student', 'teacher'), [
-    (dict(**IMAGENET, bgr_to_rgb=True), dict(**CAFFE, bgr_to_rgb=True)),
-    (dict(**IMAGENET, bgr_to_rgb=True), dict(**IMAGENET, bgr_to_rgb=False)),
-    (dict(**IMAGENET, bgr_to_rgb=True), dict(**CAFFE, bgr_to_rgb=False)),
-    (dict(**CAFFE), dict(**IMAGENET, bgr_to_rgb=True)),
-    (dict(), dict(**IMAGENET, bgr_to_rgb=True)),
-    (dict(**IMAGENET, bgr_to_rgb=True), dict()),
-    (dict(**IMAGENET), dict(**IMAGENET, pad_value=114)),
-    (dict(**IMAGENET, pad_value=3), dict(**CAFFE, rgb_to_bgr=True, pad_value=114, pad_size_divisor=8)),
-], ids=['mean and std', 'channels', 'both', 'the other way', 'raw student', 'raw teacher', 'padding', 'everything'])
-def test_the_teacher_sees_what_its_own_preprocessor_makes(config: dict, checkpoint: str, student: dict,
-                                                          teacher: dict) -> None:
-    ours, theirs, raw = preprocessor(**student), preprocessor(**teacher), raw_images()
-    expected = theirs({**raw}, False)['inputs']
-    batch = ours({**raw}, False)
-    before = batch['inputs'].clone()
-    frozen = teacher_with(config, checkpoint, theirs)
-    frozen.wear_glasses_of(ours)
-    seen = seen_by(frozen, batch['inputs'], batch['data_samples'])
-    assert torch.equal(batch['inputs'], before)  # the student's own tensor stays
-    height, width = expected.shape[2:]  # its own padding may be narrower
-    assert (seen[..., :height, :width] - expected).abs().max() < 1e-4
-    assert (seen[0, :, 50:] == theirs.pad_value).all() and (seen[1, :, :, 45:] == theirs.pad_value).all()
-
-
-def test_an_equal_preprocessing_passes_the_same_tensor_through(config: dict, checkpoint: str) -> None:
-    frozen = teacher_with(config, checkpoint, preprocessor(**IMAGENET))
-    frozen.wear_glasses_of(preprocessor(**IMAGENET))
-    batch = preprocessor(**IMAGENET)(raw_images(), False)
-    assert seen_by(frozen, batch['inputs'], batch['data_samples']) is batch['inputs']
-
-
-def test_a_different_preprocessing_is_said(config: dict, checkpoint: str, capsys: pytest.CaptureFixture) -> None:
-    MMLogger.get_instance('said', log_level='INFO')
-    teacher_with(config, checkpoint, preprocessor(**CAFFE)).wear_glasses_of(preprocessor(**IMAGENET, bgr_to_rgb=True))
-    said = ''.join(capsys.readouterr())
-    assert 'renormalised' in said and '103.53, 116.28, 123.675' in said and 'swapped' in said
-
-
-def test_the_answers_with_swapped_eyes_are_the_answers_with_its_own(config: dict, checkpoint: str) -> None:
-    theirs, ours, raw = preprocessor(**CAFFE), preprocessor(**IMAGENET, bgr_to_rgb=True), raw_images()
-    frozen = teacher_with(config, checkpoint, theirs)
-    with torch.no_grad():
-        expected = frozen.model.extract_feat(theirs({**raw}, False)['inputs'])
-    frozen.wear_glasses_of(ours)
-    batch = ours({**raw}, False)
-    for ours_level, own_level in zip(frozen.extract_feat(batch['inputs'], batch['data_samples']), expected,
-                                     strict=True):
-        assert torch.allclose(ours_level, own_level, atol=1e-3, rtol=1e-3)
-        assert not ours_level.requires_grad
-
-
-# its weights
 
 def test_the_digest_is_of_every_weight(config: dict, checkpoint: str) -> None:
     one, other = FrozenTeacher(config, checkpoint), FrozenTeacher(config, checkpoint)
