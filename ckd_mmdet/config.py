@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
@@ -76,21 +77,72 @@ def student_of(distiller: dict) -> dict:
 
 
 def class_names(cfg: Config) -> tuple[str, ...] | None:
-    """Class names of a config's training data: its ``metainfo``, else those of the data set's class.
+    """Names that a config gives to the classes of its training data: ``metainfo``, else those of the data set's type.
 
-    ``None`` where neither has any.
+    Of a panoptic data set the things, which boxes are of. A data set may number its labels in another order, see
+    :func:`ckd_mmdet.labels.label_names`.
+
+    Returns:
+        ``None`` where neither has any.
+
+    Raises:
+        ValueError: If they are no names, or a file of names that is not there.
     """
     dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     while inner := dataset.get('dataset') or dataset.get('datasets'):  # wrappers such as ConcatDataset
         dataset = inner[0] if isinstance(inner, list | tuple) else inner
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if not classes and 'type' in dataset:
+    meta = {}
+    if 'type' in dataset:
         with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
             known = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-        classes = getattr(known, 'METAINFO', {}).get('classes')
-    if isinstance(classes, str):  # MMEngine takes a file of names too
-        classes = list_from_file(classes) if os.path.isfile(classes) else [classes]
-    return tuple(classes) if classes else None
+        meta.update(getattr(known, 'METAINFO', {}))
+    if dataset.get('classes'):  # MMPretrain's own argument
+        meta['classes'] = dataset['classes']
+    meta.update(dataset.get('metainfo') or {})
+    return object_names({key: _from_file(value) for key, value in meta.items() if key in ('classes', 'thing_classes')})
+
+
+def object_names(metainfo: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of the classes that boxes are of, from a data set's ``metainfo`` or a checkpoint's ``dataset_meta``.
+
+    Returns:
+        ``classes``, or those that are things where ``thing_classes`` says so; ``None`` without any.
+
+    Raises:
+        ValueError: If they are no names.
+    """
+    names, things = as_names(metainfo.get('classes')), as_names(metainfo.get('thing_classes')) or ()
+    return tuple(name for name in names or () if name in things) or names
+
+
+def as_names(value: object) -> tuple[str, ...] | None:
+    """Class names as people and checkpoints write them: a list, a tuple, or a single name.
+
+    Returns:
+        ``None`` where there are none.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if isinstance(value, str):
+        value = [value]
+    if value is None or isinstance(value, list | tuple) and not value:
+        return None
+    odd = [name for name in value if not isinstance(name, str)] if isinstance(value, list | tuple) else [value]
+    if odd:
+        raise ValueError(f'`classes` needs names, as a list of text, got {odd[0]!r}'
+                         + (f' in {list(value)!r:.200}.' if isinstance(value, list | tuple) else '.'))
+    return tuple(map(str, value))
+
+
+def _from_file(value: object) -> object:
+    """Names from a file, where MMEngine would take them from it."""
+    if not isinstance(value, str) or not (os.path.isfile(value) or value.endswith('.txt')):
+        return value
+    if not os.path.isfile(value):
+        raise ValueError(f'`metainfo.classes` needs a file of names that exists, {value!r} does not (from '
+                         f'{os.getcwd()}); MMEngine would take it for the name of a single class.')
+    return list_from_file(value)
 
 
 def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:

@@ -29,7 +29,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
 }
 # all of the above, and mmengine
-ABOVE = {'alignment', 'attach', 'balance', 'config', 'distiller', 'export', 'hooks', 'teacher'}
+ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'config', 'distiller', 'export', 'hooks', 'labels', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 FREE = {'compat',  # other people's versions
