@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
-import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from ckd_mmdet.aligners import extract_maps
-from ckd_mmdet.classification.published import translate
+from ckd_mmdet.checkpoints import checkpoint_classes, load_weights, read_checkpoint
 from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
 from ckd_mmdet.loading import compared, pipeline_of
 from ckd_mmdet.preprocessing import Renormalize, renormalization
@@ -22,7 +19,6 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
-from mmengine.runner import CheckpointLoader
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -41,6 +37,7 @@ class FrozenTeacher:
         check_accuracy: Whether ``DistillHook`` stops a run whose teacher classifies at chance level.
         check_preprocessing: Whether both models' preprocessing is compared on a sample. If not, what the teacher is
             fed with follows from the settings of both data preprocessors alone.
+        trusted: Whether the checkpoint may hold what could run code.
 
     Raises:
         ValueError: If config or checkpoint are missing, unreadable or do not fit each other.
@@ -48,19 +45,20 @@ class FrozenTeacher:
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
                  class_map: str | dict[str, str] | None = None, check_accuracy: bool = True,
-                 check_preprocessing: bool = True) -> None:
+                 check_preprocessing: bool = True, trusted: bool = False) -> None:
         self.config = read_teacher_config(config)
         self.name = str(config) if isinstance(config, str | Path) else 'the given config'
         self.checkpoint = str(checkpoint or zoo_address(config))
         self.class_map = class_map
         self.check_accuracy = check_accuracy
         self.check_preprocessing = check_preprocessing
-        loaded, weights = read_checkpoint(self.checkpoint, 'teacher.checkpoint')
+        loaded, weights = read_checkpoint(self.checkpoint, 'teacher.checkpoint', trusted=trusted)
         self.model = build_model(self.config)
         load_weights(self.model, weights, self.checkpoint, self.name, 'teacher.checkpoint')
         self.model.eval()  # LAD and LD, teachers with a teacher of their own, give nothing back here
         self.model.requires_grad_(False)
-        self.classes = _class_names(loaded, self.config)
+        self.classes = (checkpoint_classes(loaded, self.checkpoint, 'teacher.checkpoint')
+                        or class_names(self.config))
         self.renormalize: nn.Module = nn.Identity()
 
     def match_preprocessing(self, data_preprocessor: BaseDataPreprocessor,
@@ -151,36 +149,6 @@ def zoo_address(config: str | Path | dict) -> str:
     return address
 
 
-def read_checkpoint(checkpoint: str, argument: str) -> tuple[dict, dict[str, Tensor]]:
-    """The whole of it, and the weights in it.
-
-    Args:
-        checkpoint: Path or address.
-        argument: By which the user gives it, for errors.
-
-    Raises:
-        ValueError: If it cannot be read, or holds no weights.
-    """
-    try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = ': '.join(filter(None, [type(error).__name__, str(error).split('\n')[0].rstrip('. ')]))
-        option = ' (to tools/train.py, with `--teacher-checkpoint`)' if argument == 'teacher.checkpoint' else ''
-        raise ValueError(f'`{argument}` needs a readable checkpoint, {checkpoint!r} is not ({reason}). Give a path '
-                         f'that exists{option}, or download it again.') from error
-    weights = _weights(loaded) if isinstance(loaded, dict) else loaded
-    if not isinstance(weights, dict):
-        raise ValueError(f'`{argument}` needs a checkpoint with a state dict, {checkpoint!r} holds a '
-                         f'{type(weights).__name__}.')
-    return loaded, weights
-
-
-def _weights(loaded: dict) -> dict[str, Tensor]:
-    if 'state_dict' not in loaded and isinstance(loaded.get('model'), dict):
-        return translate(loaded['model'])  # as RepDistiller and mdistiller publish theirs
-    return loaded.get('state_dict', loaded)
-
-
 def build_model(config: Config) -> nn.Module:
     """Build the config's model, of a distilled one the student, with untrained weights."""
     model = copy.deepcopy(config.model)
@@ -192,48 +160,3 @@ def build_model(config: Config) -> nn.Module:
     # of the student alone
     with torch.random.fork_rng(devices=[]):
         return MODELS.build({'_scope_': config.get('default_scope') or 'mmdet', **model})
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor], checkpoint: str, name: str, argument: str) -> None:
-    """Load a model's weights, all of them; what distillation learned beside a student is left out.
-
-    Args:
-        model: A plain detector or classifier.
-        weights: Its state dict, of a plain or a distilled training.
-        checkpoint: Where they are from, for errors.
-        name: Of the model, for errors.
-        argument: By which the user gives the checkpoint, for errors.
-
-    Raises:
-        ValueError: If they do not fit.
-    """
-    weights = {re.sub(r'^module\.', '', key): value for key, value in weights.items()}
-    weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
-    misfit = f'`{argument}` needs the weights of {name}, {checkpoint!r} does not fit it'
-    way_out = 'Give the checkpoint that was trained with this config.'
-    try:
-        keys = model.load_state_dict(weights, strict=False)
-    except (RuntimeError, AttributeError) as error:  # other shapes; values that are no tensors
-        lines = [line.strip() for line in str(error).splitlines()]
-        raise ValueError(f'{misfit}: {" ".join(lines[:4])}{" ..." if len(lines) > 4 else ""} {way_out}') from error
-    missing = [key for key in keys.missing_keys if not key.endswith('num_batches_tracked')]
-    # DDQ gives some of its weights a second name when it starts to train
-    known = {value.data_ptr() for key, value in weights.items() if key not in keys.unexpected_keys}
-    unexpected = [key for key in keys.unexpected_keys
-                  if not isinstance(weights[key], Tensor) or weights[key].data_ptr() not in known]
-    if missing or unexpected:
-        raise ValueError(f'{misfit}: {_few(missing)} missing, {_few(unexpected)} unexpected. {way_out}')
-
-
-def _few(keys: Sequence[str]) -> str:
-    shown = ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')
-    return f'{len(keys)} key{"s" if len(keys) > 1 else ""} ({shown})' if keys else 'no key'
-
-
-def _class_names(loaded: dict, config: Config) -> tuple[str, ...] | None:
-    """From the checkpoint (mmdet 3.x, then 2.x), else from the config; ``None`` where neither knows."""
-    meta = loaded.get('meta') or {}
-    classes = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES') or class_names(config)
-    if not classes:
-        return None
-    return (classes,) if isinstance(classes, str) else tuple(classes)

@@ -17,6 +17,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'classes': TENSORS,
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
+    'files': set(),
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
     'losses': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.functional', 'ckd_mmdet.registry'},
@@ -29,7 +30,9 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
 }
 # all of the above, and mmengine
-ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'config', 'distiller', 'export', 'hooks', 'labels', 'teacher'}
+ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled', 'export',
+         'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving', 'seeding',
+         'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 FREE = {'compat',  # other people's versions

@@ -3,6 +3,7 @@
 import argparse
 
 import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.export import export_student
 
 
@@ -10,8 +11,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint')
     parser.add_argument('out')
+    parser.add_argument('--overwrite', action='store_true', help='replace the file OUT if it is there')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read a checkpoint that could run code; only if you trust whoever made it')
     args = parser.parse_args()
-    print(f'wrote {export_student(args.checkpoint, args.out)}')
+    try:
+        with trusting(args.trust_checkpoint):
+            print(f'wrote {export_student(args.checkpoint, args.out, args.overwrite)}')
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
 
 
 if __name__ == '__main__':

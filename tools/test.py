@@ -5,7 +5,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ckd_mmdet.checkpoints import FitCheckpoint
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
+from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import check_data, open_config, plain_student
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import METRICS
@@ -50,6 +52,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='write all predictions to this .pkl file')
     parser.add_argument('--show-dir', help='write pictures with the predictions to this folder under the work dir')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, with the config's `tta_model`")
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read a checkpoint that could run code; only if you trust whoever made it')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -79,10 +83,12 @@ def main() -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     check_data(cfg, ('test_dataloader',))
     prepare_cpu_launcher(cfg)
-    runner = Runner.from_cfg(cfg)
-    if args.out:
-        runner.test_evaluator.metrics.append(METRICS.build(dict(type=package.dump, out_file_path=args.out)))
-    runner.test()
+    with trusting(args.trust_checkpoint):
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(FitCheckpoint(args.checkpoint))
+        if args.out:
+            runner.test_evaluator.metrics.append(METRICS.build(dict(type=package.dump, out_file_path=args.out)))
+        runner.test()
 
 
 if __name__ == '__main__':

@@ -13,7 +13,9 @@ from ckd_mmdet.attach import (
     student_options,
 )
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
+from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
+from ckd_mmdet.saving import checkpoint_to_resume
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
@@ -30,6 +32,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--selector', help='which rows, TeacherTopK:512 for example; several in turn joined by +')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='read checkpoints that could run code; only if you trust whoever made them')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
@@ -79,12 +83,13 @@ def main() -> None:
                              '`auto_scale_lr = dict(base_batch_size=16)`, the batch its learning rate was made for')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = str(checkpoint_to_resume(cfg.work_dir) or '') if args.resume == 'auto' else args.resume
+        cfg.resume = bool(cfg.load_from)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     add_hook(cfg)
     prepare_cpu_launcher(cfg)
-    Runner.from_cfg(cfg).train()
+    with trusting(args.trust_checkpoint):
+        Runner.from_cfg(cfg).train()
 
 
 if __name__ == '__main__':

@@ -6,7 +6,8 @@ where mmcv has its own::
 
     import ckd_mmdet.compat  # before mmdet.models
 
-It also lets a config's ``_base_`` name our parts, ``'ckd_mmdet::_base_/alignments/roi_ckd.py'``.
+It also lets a config's ``_base_`` name our parts, ``'ckd_mmdet::_base_/alignments/roi_ckd.py'``, and lets MMEngine
+read checkpoints without running code that they may hold.
 
 ``ckd_mmdet.compat.gloo`` is the same for two processes on a machine without a GPU.
 """
@@ -18,3 +19,7 @@ __all__ = ['activate', 'register_configs', 'require_openmmlab']
 
 activate()
 register_configs()
+
+from ckd_mmdet.compat.loading import register_loaders  # noqa: E402  imports mmengine's runner, after the operators
+
+register_loaders()

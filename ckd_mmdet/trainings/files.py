@@ -1,33 +1,16 @@
-"""Files that are whole or not there, and the digests by which commands know what they were made of."""
+"""The digests by which commands know what their files were made of."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from ckd_mmdet.files import write_whole
 from mmengine.config import Config
 
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write the file, or leave what was there before: under another name first, then renamed.
-
-    Raises:
-        OSError: If it cannot be written, for one because the disk is full.
-    """
-    part = path.with_name(f'.{path.name}.part')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'wb') as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+__all__ = ['digest', 'digest_file', 'write_whole']
 
 
 def digest_file(path: Path) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
+
+from ckd_mmdet.saving import is_whole
 
 
 def scalar_files(work_dir: Path) -> list[Path]:
@@ -24,9 +25,8 @@ def read_records(path: Path) -> list[dict]:
 
 
 def whole_epochs(work_dir: Path) -> list[int]:
-    """The epochs that have a whole checkpoint ``epoch_<n>.pth``, in order.
+    """The epochs that have a checkpoint ``epoch_<n>.pth`` to resume from, in order.
 
-    A run that is killed while it writes a checkpoint leaves a part of a file, which is no zip archive.
+    A run that is killed while it writes a checkpoint may leave a part of a file.
     """
-    return sorted(int(path.stem.removeprefix('epoch_')) for path in work_dir.glob('epoch_*.pth')
-                  if zipfile.is_zipfile(path))
+    return sorted(int(path.stem.removeprefix('epoch_')) for path in work_dir.glob('epoch_*.pth') if is_whole(path))

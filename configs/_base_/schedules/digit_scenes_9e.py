@@ -9,6 +9,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=9, milestones=[6, 8], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=2))
 randomness = dict(seed=0)
 auto_scale_lr = dict(enable=False, base_batch_size=8)

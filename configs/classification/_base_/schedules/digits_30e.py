@@ -6,6 +6,6 @@ test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4))
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=30, T_max=30, eta_min=0.0,
                         convert_to_iter_based=True)]
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=2))
 randomness = dict(seed=0)
 auto_scale_lr = dict(base_batch_size=20)

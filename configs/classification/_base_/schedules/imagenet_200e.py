@@ -5,5 +5,5 @@ val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4))
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=200, T_max=200, eta_min=0.0)]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 auto_scale_lr = dict(base_batch_size=512)

@@ -1,0 +1,53 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write the file, or leave what was there before: under another name first, then renamed.
+
+    File and folder are synced, so that it also survives a loss of power.
+
+    Raises:
+        OSError: If it cannot be written; of a full disk the text says how much was wanted.
+    """
+    part, data = part_of(path), content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in FULL:
+            raise OSError(error.errno, f'disk full: {megabytes(len(data))} wanted for {path}, '
+                                       f'{megabytes(shutil.disk_usage(path.parent).free)} are free') from error
+        raise
+
+
+def part_of(path: Path) -> Path:
+    """The name under which it is written; a killed process leaves such a file."""
+    return path.with_name(f'.{path.name}.part')
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names in a folder survive a loss of power."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def megabytes(size: int) -> str:
+    return f'{size / 1e6:.1f} MB'
