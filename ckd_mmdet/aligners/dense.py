@@ -170,7 +170,7 @@ def class_rows(head: nn.Module, output: Sequence) -> MapRows:
     if isinstance(head, YOLOV3Head):  # four of the box and the objectness stand before the classes
         maps = [level.unflatten(1, (-1, head.num_attrib)) for level in maps]
         return MapRows([level[:, :, -columns:] for level in maps], SIGMOID,
-                       [level[:, :, 4].detach().sigmoid() for level in maps])
+                       [level[:, :, 4].detach().float().sigmoid() for level in maps])
     # TOOD's head gives probabilities, and says so where it names its loss only
     activated = getattr(getattr(head, 'initial_loss_cls', None), 'activated', False)
     ranking = Ranking(dense_scoring(head).softmax, activated, geometric=isinstance(head, PAAHead))
@@ -189,7 +189,7 @@ def _quality(head: nn.Module, output: Sequence, rows: MapRows) -> list[Tensor] |
     # in training the third of VFNet and RepPoints is another set of boxes
     if any(part.shape[1] != level.shape[1] for part, level in zip(output[2], rows.maps, strict=True)):
         return None
-    return [part.sigmoid() for part in output[2]]
+    return [part.float().sigmoid() for part in output[2]]
 
 
 def _bucket_confidence(head: nn.Module, buckets: Tensor, offsets: Tensor) -> Tensor:
@@ -205,15 +205,13 @@ def loss_labels(tape: DenseTape, rows: MapRows,
                 in_order: dict[str, int] | None = None) -> tuple[Tensor | None, str, dict[str, Tensor]]:
     """Labels that the student's own loss used.
 
-    A loss that takes the rows in another order would give wrong labels without a sign: some rows of each call are
-    compared with the maps at every step. To read the result is to wait for the device; of a loss that took its rows in
-    order for :data:`STEPS_READ` steps it stays there, and is given back.
+    A loss that takes the rows in another order would give wrong labels without a sign: at every step some rows of each
+    call are compared with the maps. Once a loss took its rows in order for :data:`STEPS_READ` steps, the result is not
+    read any more, for which the host would wait, but given back.
 
     Args:
-        tape: What was heard in the step.
-        rows: The student's rows.
-        in_order: Of each loss, by its tap's name, the number of steps in which its rows were in order, or
-            :data:`REORDERED`; it is kept up to date here. Without one the comparison is always read.
+        in_order: Of each loss, by its tap's name, the steps in which it did, or :data:`REORDERED`; kept up to date
+            here. Without one the result is always read.
 
     Returns:
         Labels, shape ``(n,)``, -1 where the weight is zero, or ``None``; why there are none; and what may have
@@ -236,10 +234,13 @@ def loss_labels(tape: DenseTape, rows: MapRows,
     labels = [_label(call) for call in calls]
     if any(label is None for label in labels):
         return None, f'its {head} has no whole number a row as target of `loss_cls`', {}
-    fault = (f'expected {head} to give its rows to `{name}` in the order of its maps, as in the first {STEPS_READ} '
-             'steps, saw another order, so that the labels are those of other rows; take a selector and losses that '
-             'need no labels, such as TeacherTopK with CKDLoss or KDLoss')
-    return torch.cat(labels), '', {} if read else {fault: differs}
+    return torch.cat(labels), '', {} if read else {_fault(head, name): differs}
+
+
+def _fault(head: str, loss: str) -> str:
+    return (f'expected {head} to give its rows to `{loss}` in the order of its maps, as in the first {STEPS_READ} '
+            'steps, saw another order, so that the labels are those of other rows; take a selector and losses that '
+            'need no labels, such as TeacherTopK with CKDLoss or KDLoss')
 
 
 def _label(call: Call) -> Tensor | None:

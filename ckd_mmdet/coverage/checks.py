@@ -1,4 +1,4 @@
-"""What a family is asked: a step alone, the same rows, gradient, silence, a distilled step."""
+"""What a family is asked: a step alone, the same rows, their confidence, gradient, silence, a distilled step."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
+from .confidence import Heads, unlike_predict
 from .families import OUT_OF_SCOPE, model_of, smallest_config
 from .shrink import made_up_batch, shrunk, toy_model
 
@@ -66,6 +67,7 @@ class Row:
     plain: str = ''
     """A training step alone."""
     identity: str = ''
+    confidence: str = ''
     gradient: str = ''
     silence: str = ''
     step: str = ''
@@ -80,7 +82,8 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        return bool(self.identity) and self.plain == self.gradient == self.silence == self.step == 'yes'
+        others = (self.plain, self.confidence, self.gradient, self.silence, self.step)
+        return bool(self.identity) and all(check == 'yes' for check in others)
 
 
 class Failed(RuntimeError):
@@ -124,8 +127,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _next_check(row: Row) -> str:
-    checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity', silence='silence',
-                  gradient='gradient')
+    checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity',
+                  confidence='confidence', silence='silence', gradient='gradient')
     return next((words for name, words in checks.items() if not getattr(row, name)), 'a step with CKD')
 
 
@@ -141,6 +144,8 @@ def _check(row: Row) -> None:
     choice = _choice(student, teacher)
     row.aligner = ', '.join(sorted({aligner['type'] for aligner in choice.aligners.values()}))
     row.identity = identity(student, teacher, choice)
+    confidence(student, teacher, choice)
+    row.confidence = 'yes'
 
     heard, answers = listened(student, teacher, choice)
     row.labels = 'no' if any(answer.labels is None for answer in answers) else 'yes'
@@ -206,6 +211,21 @@ def identity(student: nn.Module, teacher: nn.Module, choice: Choice) -> str:
         else:
             raise Failed(f'of {len(ours)} rows of student and teacher, numbers differ by up to {gap:.2g}')
     return max(found)  # the weaker word of two
+
+
+def confidence(student: nn.Module, teacher: nn.Module, choice: Choice) -> None:
+    """Compare the confidence of the teacher's rows with the scores that it predicts.
+
+    Raises:
+        Failed: If they differ.
+    """
+    with Heads(teacher, _aligners(choice)) as heads:
+        _, answers = listened(copy.deepcopy(student), teacher, choice)  # DDOD counts its steps
+        samples = _batch(student)['data_samples']
+        for answer, tap in zip(answers, heads.taps, strict=True):
+            differs = unlike_predict(answer, tap, samples)
+            if differs:
+                raise Failed(differs)
 
 
 def silence(alone: dict[str, list[float]], heard: dict[str, list[float]]) -> None:
@@ -282,7 +302,7 @@ def forward(model: nn.Module) -> dict:
 
 def listened(student: nn.Module, teacher: nn.Module, choice: Choice) -> tuple[dict[str, list[float]], list[Answer]]:
     """Losses of an overheard step, and what the teacher answered to each alignment."""
-    aligners = [build_part(TASK_UTILS, cfg, Aligner, '`aligner`') for cfg in choice.aligners.values()]
+    aligners = _aligners(choice)
     data = _batch(student)
     _seed()
     with ExitStack() as listening:
@@ -293,6 +313,10 @@ def listened(student: nn.Module, teacher: nn.Module, choice: Choice) -> tuple[di
     answers = [aligner.ask(teacher, feats, tape, data['data_samples'])
                for aligner, tape in zip(aligners, tapes, strict=True)]
     return flat(losses), answers
+
+
+def _aligners(choice: Choice) -> list[Aligner]:
+    return [build_part(TASK_UTILS, cfg, Aligner, '`aligner`') for cfg in choice.aligners.values()]
 
 
 def flat(losses: dict) -> dict[str, list[float]]:

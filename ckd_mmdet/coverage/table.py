@@ -14,7 +14,8 @@ import torchvision
 from .checks import Row
 from .families import OUT_OF_SCOPE
 
-COLUMNS = ('family', 'config', 'detector', 'head', 'aligner', 'identity', 'gradient', 'silence', 'step', 'labels')
+COLUMNS = ('family', 'config', 'detector', 'head', 'aligner', 'identity', 'confidence', 'gradient', 'silence', 'step',
+           'labels')
 
 INTRO = """\
 # Supported detectors
@@ -27,6 +28,8 @@ convolutions are scaled up and BatchNorm takes the statistics of one batch, so t
 - **aligner**: the one that `tools/train.py --teacher` would choose;
 - **identity**: with a copy of the student as teacher, all rows of both sides are equal, to the last bit where it says
   so, and rows differ among themselves;
+- **confidence**: the number by which a selector ranks the teacher's rows is the score that the teacher's own head
+  predicts for them, without NMS;
 - **gradient**: the student's rows give gradient to its backbone, and none to the teacher;
 - **silence**: the student's losses are the same to the last bit whether it is listened to or not;
 - **step**: one training step with CKD and another teacher ends in finite losses and gradients, and leaves the teacher
