@@ -134,7 +134,8 @@ def build_alignment(name: str, cfg: dict) -> Alignment:
     Raises:
         ValueError: As :class:`Alignment`, or if the config has other keys.
     """
-    if not isinstance(cfg, dict) or not {'aligner', 'losses'} <= set(cfg) <= {'aligner', 'losses', 'selector', 'teacher'}:
+    needed, known = {'aligner', 'losses'}, {'aligner', 'losses', 'selector', 'teacher'}
+    if not isinstance(cfg, dict) or not needed <= set(cfg) <= known:
         got = sorted(cfg) if isinstance(cfg, dict) else repr(cfg)
         raise ValueError(f'`alignments.{name}` needs the keys `aligner` and `losses`, and may have `selector` and '
                          f'`teacher`; got {got}.')

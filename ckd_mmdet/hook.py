@@ -1,4 +1,4 @@
-"""The Runner's side of distillation: the data set's classes, the teacher's verdict, exact resuming, the student's file."""
+"""The Runner's side of distillation: the data set's classes, the verdict on the teacher, what checkpoints keep."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
     Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
-    :class:`ckd_mmdet.saving.SafeSaving` and :class:`ckd_mmdet.export.StudentExport`.
+    :class:`ckd_mmdet.saving.SafeSaving` and :class:`ckd_mmdet.student_export.StudentExport`.
 
     Args:
         patience: Number of steps in a row whose loss may be NaN or infinite before the run stops.
@@ -118,6 +118,8 @@ class Teaching(Hook):
             return
         names = self.names.of_objects
         _check_schedules(self.distillation, runner)
+        for teacher in self.distillation.teachers.values():
+            teacher.match_preprocessing(_unwrap(runner.model).data_preprocessor, runner.cfg)
         self.distillation.pair(_unwrap(runner.model), names)
         _log_classes(self.distillation, names)
         _check_labels(self.distillation, dataset)

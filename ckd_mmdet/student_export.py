@@ -6,8 +6,8 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.checkpoints import export_student, write_student
 from ckd_mmdet.config import plain_student
+from ckd_mmdet.export import export_student, write_student
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper

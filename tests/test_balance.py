@@ -1,20 +1,21 @@
 """Ratios of gradients, and the weights that they make."""
 
-import math
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from ckd_mmdet.balance import balanced, gradient_norm, gradient_ratios
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.distillation import LOGGED
+from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.losses import KDLoss
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from torch.utils.checkpoint import checkpoint
 
 from tests.small_runs import distilled, run_config, student_config, train
 from tests.test_runs import STEPS, resumed
-from tests.toys import toy_batch, toy_model
+from tests.toys import paired, toy_batch
 
 MEASURED = 6
 
@@ -63,18 +64,36 @@ def test_a_schedule_is_on_top() -> None:
     assert loss.weight.ratios == [4.0] and loss.weight.at(3) == 0.125
 
 
-def test_frozen_features_have_no_ratio() -> None:
-    task, loss = torch.ones((), requires_grad=True) * 2, torch.ones((), requires_grad=True) * 3
-    assert math.isnan(gradient_ratios(task, dict(kd=loss), [torch.zeros(3)])['kd'])
+def test_a_rank_without_rows_does_not_change_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.tensor([3.0, 4.0], requires_grad=True)
+    task, loss = features.sum(), features.sum() * 3
+
+    def other_rank_has(*theirs: float) -> None:
+        monkeypatch.setattr('ckd_mmdet.balance.all_reduce',
+                            lambda sums, op: sums.add_(torch.tensor([[theirs[0]], [theirs[1]]])))
+
+    other_rank_has(0.0, 0.0)  # no rows: no ratio, and no share in the mean
+    assert gradient_ratios(task, dict(kd=loss), [features]) == pytest.approx(dict(kd=3.0))
+    other_rank_has(5.0, 1.0)
+    assert gradient_ratios(task, dict(kd=loss), [features]) == pytest.approx(dict(kd=4.0))
 
 
-def measuring(loss_weight: float | dict, teacher: dict) -> Distiller:
-    model = toy_model(distilled(student_config(), teacher, dict(loss_kd=dict(type='KDLoss', loss_weight=loss_weight))))
-    model.has_hook = model.measures_gradients = True
-    return model.train()
+def test_a_ratio_is_to_the_task_alone(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr('ckd_mmdet.distillation.gradient_ratios',
+                        lambda task, losses, features: seen.append(float(task.detach())) or dict.fromkeys(losses, 1.0))
+    model = measuring(1.0, digit_teacher)
+    losses = step(model)
+    own = {key: value for key, value in losses.items() if not key.startswith('roi.')}
+    assert seen == [pytest.approx(float(model.parse_losses(own)[0].detach()))]
 
 
-def step(model: Distiller) -> dict:
+def measuring(loss_weight: float | dict, teacher: dict) -> Distilled:
+    losses = dict(loss_kd=dict(type='KDLoss', loss_weight=loss_weight))
+    return paired(distilled(student_config(), teacher, losses)).train()
+
+
+def step(model: Distilled) -> dict:
     data = model.data_preprocessor(toy_batch(num_classes=10), True)
     losses = model(**data, mode='loss')
     model.parse_losses(losses)[0].backward()
@@ -86,7 +105,7 @@ def test_a_frozen_trunk_trains_without_a_ratio_and_refuses_a_balance(digit_teach
     for one in (model, balance):
         for part in (one.backbone, one.neck):
             part.requires_grad_(False)
-    assert step(model)['roi.gradient_ratio_kd'].isnan()
+    assert 'roi.gradient_ratio_kd' not in step(model)  # 0 / 0
     assert model.roi_head.bbox_head.fc_cls.weight.grad.any()
     with pytest.raises(RuntimeError, match=r"'balance:...'` of roi.loss_kd is measured .* frozen; give a number"):
         step(balance)
@@ -94,7 +113,7 @@ def test_a_frozen_trunk_trains_without_a_ratio_and_refuses_a_balance(digit_teach
 
 def test_reentrant_checkpointing_ends_no_run_for_a_log(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
-    monkeypatch.setattr('ckd_mmdet.distiller.print_log', lambda text, **options: said.append(text))
+    monkeypatch.setattr('ckd_mmdet.distillation.print_log', lambda text, **options: said.append(text))
     model, balance = measuring(1.0, digit_teacher), measuring(dict(balance=0.5), digit_teacher)
     for one in (model, balance):
         head = one.roi_head.bbox_head
@@ -108,11 +127,13 @@ def test_reentrant_checkpointing_ends_no_run_for_a_log(digit_teacher: dict, monk
 
 def test_after_its_stop_a_weight_is_measured_no_more(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     model = measuring(dict(balance=0.5, stop=1), digit_teacher)
-    model.measures_gradients = False
+    hub = MessageHub.get_current_instance()
+    monkeypatch.setitem(hub.runtime_info, LOGGED, False)
     assert 'roi.gradient_ratio_kd' in step(model)
-    monkeypatch.setattr('ckd_mmdet.distiller._epoch', lambda: 1)
+    monkeypatch.setitem(hub.runtime_info, LOGGED, True)
+    monkeypatch.setitem(hub.runtime_info, 'epoch', 1)
     losses = step(model)
-    assert 'roi.gradient_ratio_kd' not in losses and losses['roi.loss_kd'] == losses['roi.rows'] == 0
+    assert 'roi.gradient_ratio_kd' not in losses and losses['roi.loss_kd'] == 0
 
 
 @pytest.fixture(scope='module')
@@ -128,8 +149,8 @@ def run(cfg: Config) -> list[dict[str, float]]:
 
 
 def test_a_run_measures_fixes_and_keeps_the_weight(cfg: Config, run: list[dict[str, float]]) -> None:
-    known, later = (torch.load(Path(cfg.work_dir) / f'epoch_{epoch}.pth', weights_only=False)['meta']['ckd_mmdet']
-                    ['gradient_ratios']['roi.loss_kd'] for epoch in (2, 3))
+    known, later = (torch.load(Path(cfg.work_dir) / f'epoch_{epoch}.pth', weights_only=False)['ckd_mmdet']
+                    ['learned']['roi.loss_kd']['weight._extra_state'].tolist() for epoch in (2, 3))
     assert len(known) == MEASURED and known == later
     ratios = [step['roi.gradient_ratio_kd'] for step in run]
     assert ratios[0] == pytest.approx(known[0])  # with the weight 1

@@ -1,13 +1,14 @@
 """What distillation itself learns: trained, saved, restored, and not the student's."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from ckd_mmdet.alignment import build_alignment
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import load_checkpoint
-from mmengine.runner.checkpoint import load_state_dict
 
 from tests.small_runs import distilled, run_config, student_config, train
 from tests.test_runs import EPOCHS, STEPS, resumed
@@ -35,19 +36,33 @@ def weights(cfg: Config, name: str, part: str = 'state_dict') -> dict:
     return torch.load(Path(cfg.work_dir) / name, weights_only=False)[part]
 
 
-def learned(state: dict) -> dict:
-    return {key: value for key, value in state.items() if key.startswith('distiller.')}
+def learned(folder: str | Path, name: str) -> dict[str, torch.Tensor]:
+    """What a checkpoint keeps of the losses' learned parts, by ``<alignment>.<loss>.<parameter>``."""
+    kept = torch.load(Path(folder) / name, weights_only=False)['ckd_mmdet']['learned']
+    return {f'{loss}.{key}': value for loss, state in kept.items() for key, value in state.items() if 'parts.' in key}
 
 
-def test_learned_parts_train_and_lie_under_distiller(run: tuple) -> None:
+def test_learned_parts_train_and_have_a_key_of_their_own(run: tuple) -> None:
     cfg, steps = run
-    first, second, last = (learned(weights(cfg, f'epoch_{epoch}.pth')) for epoch in (1, 2, 3))
+    first, second, last = (learned(cfg.work_dir, f'epoch_{epoch}.pth') for epoch in (1, 2, 3))
     kernels = [key for key in first if key.endswith('.weight')]
-    assert kernels and all(key.startswith('distiller.neck.losses.loss_review.') for key in first)
+    assert kernels and all(key.startswith('neck.loss_review.parts.') for key in first)
     assert all(not torch.equal(first[key], second[key]) for key in kernels)
-    assert any('distiller.' in key for key in weights(cfg, 'epoch_1.pth', 'ema_state_dict'))
     assert [step['neck.loss_review'] > 0 for step in steps] == [True] * STOP * STEPS + [False] * STEPS
     assert last.keys() == first.keys()
+
+
+def test_every_state_dict_is_an_ordinary_students(run: tuple) -> None:
+    cfg, _ = run
+    student = toy_model(student_config(), seed=7)
+    names = [path.name for path in Path(cfg.work_dir).glob('*.pth')]
+    assert {'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'student.pth', 'student_best.pth'} < set(names)
+    for name in names:
+        student.load_state_dict(weights(cfg, name), strict=True)
+        if not name.startswith('student'):
+            averaged = weights(cfg, name, 'ema_state_dict')
+            student.load_state_dict({key.removeprefix('module.'): value for key, value in averaged.items()
+                                     if key.startswith('module.')}, strict=True)
 
 
 def test_the_exported_student_has_none_of_them(run: tuple) -> None:
@@ -66,6 +81,24 @@ def test_a_resumed_run_has_them_back(run: tuple, tmp_path: Path) -> None:
     ours, theirs = (torch.load(folder / f'epoch_{EPOCHS}.pth', weights_only=False)['state_dict']
                     for folder in (tmp_path, Path(cfg.work_dir)))
     assert all(torch.equal(ours[key], value) for key, value in theirs.items())
+    ours, theirs = (learned(folder, f'epoch_{EPOCHS}.pth') for folder in (tmp_path, cfg.work_dir))
+    assert theirs and all(torch.equal(ours[key], value) for key, value in theirs.items())
+
+
+@pytest.mark.parametrize(('change', 'text'), [
+    (lambda kept: kept.pop('ckd_mmdet'), 'has nothing under the key `ckd_mmdet`.* a run without a teacher wrote it'),
+    (lambda kept: kept['state_dict'].update({kept.pop('ckd_mmdet') and 'distiller.x': torch.ones(1)}),
+     'an older version of ckd_mmdet wrote it. Start a new run from its weights with `load_from`'),
+    (lambda kept: kept['ckd_mmdet']['learned'].pop('neck.loss_review'),
+     'distilled by other losses: its checkpoint has roi.loss_ckd, the config neck.loss_review, roi.loss_ckd'),
+    (lambda kept: kept['ckd_mmdet']['learned']['neck.loss_review'].popitem(), '`neck.loss_review` has learned other')])
+def test_resuming_without_what_was_learned_is_refused(run: tuple, tmp_path: Path, change: Callable, text: str) -> None:
+    cfg, _ = run
+    kept = torch.load(Path(cfg.work_dir) / 'epoch_2.pth', weights_only=False)
+    change(kept)
+    torch.save(kept, tmp_path / 'changed.pth')
+    with pytest.raises(ValueError, match=text):
+        train(resumed(cfg, tmp_path / 'changed.pth', tmp_path))
 
 
 def test_the_student_starts_from_the_weights_of_the_student_alone(digit_teacher: dict) -> None:
@@ -74,17 +107,15 @@ def test_the_student_starts_from_the_weights_of_the_student_alone(digit_teacher:
         models.append(toy_model(config))
         torch.manual_seed(5)
         models[-1].init_weights()
-    alone, distiller = (model.state_dict() for model in models)
-    assert all(torch.equal(value, distiller[key]) for key, value in alone.items())
-    assert learned(distiller)
+    alone, ours = (model.state_dict() for model in models)
+    assert all(torch.equal(value, ours[key]) for key, value in alone.items())
 
 
 def test_the_optimizer_has_them(digit_teacher: dict) -> None:
-    distiller = toy_model(with_maps(digit_teacher))
-    names = {name for name, _ in distiller.named_parameters()}
-    assert {name for name in names if name.startswith('distiller.')}
-    assert not [name for name in names if 'teacher' in name]
-    load_state_dict(distiller, distiller.state_dict(), strict=True)
+    student = toy_model(with_maps(digit_teacher))
+    parts = {id(part) for part in student.distillation.losses['neck.loss_review'].parameters()}
+    optimizer = build_optim_wrapper(student, dict(optimizer=dict(type='SGD', lr=0.1))).optimizer
+    assert parts and parts < {id(part) for group in optimizer.param_groups for part in group['params']}
 
 
 def test_a_schedule_by_epochs_is_refused_in_a_run_by_iterations(digits: Path, digit_teacher: dict, tmp_path: Path
@@ -105,12 +136,11 @@ def test_pckd_on_rois_trains_and_resumes_with_its_embeddings(digits: Path, digit
     assert all(step[f'roi.{key}'] > 0 for step in whole for key in losses)
     thresholds = [step['roi.preview_threshold_contrast'] for step in whole]
     assert thresholds == pytest.approx([1.005] * STEPS + [1.005**2] * STEPS)
-    first, last = (learned(weights(cfg, f'epoch_{epoch}.pth')) for epoch in (1, 2))
-    assert {'.'.join(key.split('.')[3:6]) for key in first} == {'loss_contrast.embeddings.student',
-            'loss_contrast.embeddings.teacher', 'loss_features.mlp.0', 'loss_features.mlp.1', 'loss_features.mlp.3'}
+    first, last = (learned(cfg.work_dir, f'epoch_{epoch}.pth') for epoch in (1, 2))
+    assert {key.split('.')[1] for key in first} == {'loss_contrast', 'loss_features'}
     assert not any(torch.equal(first[key], last[key]) for key in first)
     assert train(resumed(cfg, tmp_path / 'whole' / 'epoch_1.pth', tmp_path / 'rest')) == whole[STEPS:]
-    assert not learned(torch.load(tmp_path / 'whole' / 'student.pth', weights_only=False)['state_dict'])
+    toy_model(student_config()).load_state_dict(weights(cfg, 'student.pth'), strict=True)
 
 
 def test_pckd_on_anchors_is_refused_in_one_sentence() -> None:

@@ -9,7 +9,10 @@ import torch
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.config import add_hook
 from ckd_mmdet.datasets.digit_scenes import CLASSES
+from mmdet.apis import init_detector
+from mmdet.models import FasterRCNN
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner, load_checkpoint
 
 from tests.small_runs import distilled, run_config, student_config, train
@@ -77,26 +80,16 @@ def test_the_exported_student_is_the_last_checkpoints_and_nothing_else(run: tupl
     cfg, _ = run
     student, last = (torch.load(Path(cfg.work_dir) / name, weights_only=False)
                      for name in ('student.pth', f'epoch_{EPOCHS}.pth'))
-    assert set(student) == {'meta', 'state_dict'}
+    assert set(student) == {'meta', 'state_dict'} and student['meta']['epoch'] == EPOCHS
     assert list(student['state_dict']) == list(last['state_dict'])
     assert all(torch.equal(value, last['state_dict'][key]) for key, value in student['state_dict'].items())
 
 
-def test_the_checkpoints_meta_holds_the_teachers_digest(run: tuple, digit_teacher: dict) -> None:
+def test_a_checkpoint_holds_the_teachers_digest(run: tuple, digit_teacher: dict) -> None:
     cfg, _ = run
-    teacher = toy_model(distilled(student_config(), digit_teacher)).teacher
-    for name in ('epoch_1.pth', 'student.pth'):
-        known = torch.load(Path(cfg.work_dir) / name, weights_only=False)['meta']['ckd_mmdet']
-        assert known['teacher_digest'] == {None: teacher.digest()}
-
-
-def test_a_run_of_before_there_were_several_teachers_is_resumed(run: tuple, tmp_path: Path) -> None:
-    cfg, steps = run
-    checkpoint = torch.load(Path(cfg.work_dir) / 'epoch_2.pth', weights_only=False)
-    known = checkpoint['meta']['ckd_mmdet']
-    known['teacher_digest'] = known['teacher_digest'][None]
-    torch.save(checkpoint, tmp_path / 'epoch_2.pth')
-    assert train(resumed(cfg, tmp_path / 'epoch_2.pth', tmp_path)) == steps[2 * STEPS:]
+    teacher = toy_model(distilled(student_config(), digit_teacher)).distillation.teachers[None]
+    known = torch.load(Path(cfg.work_dir) / 'epoch_1.pth', weights_only=False)['ckd_mmdet']
+    assert known['teacher_digest'] == {None: teacher.digest()}
 
 
 def test_resuming_with_another_teacher_is_refused(run: tuple, tmp_path: Path) -> None:
@@ -150,11 +143,54 @@ def test_a_student_of_three_classes_learns_from_a_teacher_of_ten(digits, digit_t
     cfg.train_dataloader.dataset.metainfo.classes = ('three', 'zero', 'seven')
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # its annotations know ten
     add_hook(cfg)
-    runner, shared = Runner.from_cfg(cfg), []
-    alignment = runner.model.distiller['roi']
-    alignment.register_forward_pre_hook(lambda module, args: shared.append((module.shared, args[0])))
+    runner, seen = Runner.from_cfg(cfg), []
+    losses = runner.model.distillation.losses
+    losses['roi.loss_ckd'].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     runner.train()
-    assert len(shared) == 4
-    for pairs, aligned in shared:
-        assert pairs == SharedClasses((0, 1, 2), (3, 0, 7))
-        assert aligned.student.logits.shape == aligned.teacher.logits.shape == (len(aligned), 4)
+    # the file numbers them zero, three, seven, and mmdet's labels are by the file
+    assert runner.model.distillation.pairings['roi'].classes == SharedClasses((0, 1, 2), (0, 3, 7))
+    assert len(seen) == 4 and all(one.teacher.logits.shape == (len(one), 4) for one in seen)
+    saved = torch.load(tmp_path / 'student.pth', weights_only=False)['meta']['dataset_meta']
+    assert tuple(saved['classes']) == ('zero', 'three', 'seven')
+
+
+class FailsInTheEnd(Hook):
+    """A validation that breaks after the last epoch."""
+
+    def before_val_epoch(self, runner):
+        if runner.epoch == EPOCHS:
+            raise OSError('the disk is gone')
+
+
+def test_a_run_that_fails_in_its_last_validation_leaves_its_student(digits, digit_teacher, tmp_path):
+    cfg = run_config(distilled(student_config(), digit_teacher), digits, tmp_path, epochs=EPOCHS)
+    add_hook(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(FailsInTheEnd())
+    with pytest.raises(OSError, match='the disk is gone'):
+        runner.train()
+    saved = torch.load(tmp_path / 'student.pth', weights_only=False)
+    assert saved['meta']['epoch'] == EPOCHS
+    toy_model(student_config()).load_state_dict(saved['state_dict'], strict=True)
+
+
+@pytest.mark.parametrize('elsewhere', [dict(out_dir='elsewhere'), dict(save_last=False, interval=9)])
+def test_the_student_is_of_this_run_wherever_its_checkpoints_are(digits, digit_teacher, tmp_path, elsewhere):
+    if 'out_dir' in elsewhere:
+        elsewhere = dict(out_dir=str(tmp_path / 'elsewhere'))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_9.pth'))  # of a run before
+    torch.save(dict(meta={}, state_dict=toy_model(student_config(), seed=9).state_dict()), tmp_path / 'epoch_9.pth')
+    cfg = run_config(distilled(student_config(), digit_teacher), digits, tmp_path, epochs=1)
+    cfg.default_hooks.checkpoint.update(**elsewhere)
+    add_hook(cfg)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    saved = torch.load(tmp_path / 'student.pth', weights_only=False)['state_dict']
+    assert all(torch.equal(value, saved[key]) for key, value in runner.model.state_dict().items())
+
+
+def test_the_exported_config_and_weights_are_enough_for_mmdet(run: tuple) -> None:
+    cfg, _ = run
+    student = init_detector(str(Path(cfg.work_dir) / 'student.py'), str(Path(cfg.work_dir) / 'student.pth'),
+                            device='cpu')
+    assert type(student) is FasterRCNN and tuple(student.dataset_meta['classes']) == CLASSES

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import random
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from ckd_mmdet.seeding import KEY, ExactResume, PipelineState, PythonState, seed_epoch, why_inexact
+from ckd_mmdet.seeding import ExactResume
 from mmdet.models import data_preprocessors
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor, BaseModel
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
-from tests.small_runs import Record, run_config, student_config
-from tests.toys import toy_config, toy_model
+from tests.small_runs import Record, run_config
 
 EPOCHS, STEPS = 3, 4
 SIZE = (64, 64)

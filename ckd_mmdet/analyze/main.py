@@ -179,7 +179,8 @@ def _embeddings(settings: Settings, pair: Pair, images: Images, rows: Sequence[R
 def _examples(settings: Settings, pair: Pair, images: Images, rows: Sequence[Rows], classes: Sequence[str],
               say: Callable[[str], None]) -> tuple[dict, dict]:
     if not (pair.of_images or all(one.boxes is not None for one in rows)):
-        reason = (f'{type(pair.pairing.alignment.aligner).__name__} pairs rows that are neither images nor RoIs, or RoIs that '
+        kind = type(pair.pairing.alignment.aligner).__name__
+        reason = (f'{kind} pairs rows that are neither images nor RoIs, or RoIs that '
                   'cannot be told apart: no examples are shown')
         say(reason)
         return {}, dict(difficulty=reason)

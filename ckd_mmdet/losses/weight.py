@@ -131,7 +131,7 @@ class Weight(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.ratios = [ratio for ratio in state.tolist() if not math.isnan(ratio)]
 
-    def rests(self, epoch: int) -> bool:
+    def has_ended(self, epoch: int) -> bool:
         """Whether the loss is over, in this epoch and after it."""
         return (self.stop is not None and epoch >= self.stop) or (self.decay is not None and epoch >= self.decay[1])
 

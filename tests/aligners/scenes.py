@@ -93,7 +93,7 @@ def ask(aligner: Aligner, teacher: nn.Module, heard: Heard, rows: Tensor | None 
     answer = answered(aligner, teacher, heard)
     rows = torch.arange(len(answer.student)) if rows is None else rows
     labels, images = (None if part is None else part[rows] for part in (answer.labels, answer.image_ids))
-    num_classes = aligner.check(heard.student, teacher)[0].num_classes
+    num_classes = aligner.scorings(heard.student, teacher)[0].num_classes
     return AlignedSamples(Side(answer.student.take(rows)), Side(answer.teacher.take(rows)), num_classes, labels, images)
 
 

@@ -58,7 +58,7 @@ def test_every_aligner_is_tried() -> None:
 
 def test_a_teacher_that_is_the_student_gives_the_same_rows(aligner: Aligner, student: nn.Module) -> None:
     teacher = copied(student)
-    aligner.check(student, teacher)
+    aligner.scorings(student, teacher)
     aligned = ask(aligner, teacher, hear(aligner, student))
     assert len(aligned) >= 6
     assert torch.equal(aligned.student.logits, aligned.teacher.logits)

@@ -122,7 +122,7 @@ def test_labels_of_other_rows_are_not_trusted(change: Callable, reason: str) -> 
 ])
 def test_heads_that_do_not_fit_are_refused(student: str, teacher: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DenseAligner().check(built(student), built(teacher))
+        DenseAligner().scorings(built(student), built(teacher))
 
 
 def test_other_anchors_are_refused() -> None:
@@ -131,14 +131,14 @@ def test_other_anchors_are_refused() -> None:
     message = (r"needs a teacher whose RetinaHead has the anchors of the student's RetinaHead; on level 0 they are "
                r"\(width, height\) \[\(45, 23\), .*, the teacher's \[\(91, 45\), .*; take an ObjectAligner")
     with pytest.raises(ValueError, match=message):
-        DenseAligner().check(built('retinanet'), toy_model(config))
+        DenseAligner().scorings(built('retinanet'), toy_model(config))
 
 
 @pytest.mark.parametrize('head, fact', [('box_head', 'has no such module'), ('neck', 'has a FPN there')])
 def test_a_head_that_does_not_exist_is_refused_with_those_that_do(head: str, fact: str) -> None:
     with pytest.raises(ValueError, match=rf"needs a student with a dense head `{head}`, and the RetinaNet {fact}; give "
                                          r"`head` one of \['bbox_head'\]"):
-        DenseAligner(head).check(built('retinanet'), built('retinanet'))
+        DenseAligner(head).scorings(built('retinanet'), built('retinanet'))
 
 
 def test_maps_of_other_sizes_are_refused_in_the_first_step() -> None:

@@ -64,7 +64,7 @@ def of_objects(data_samples: Sequence) -> list[tuple[int, int]]:
 
 def test_a_teacher_that_is_the_student_gives_the_same_rows(aligner: ObjectAligner, student: nn.Module) -> None:
     teacher = copied(student)
-    aligner.check(student, teacher)
+    aligner.scorings(student, teacher)
     answer = answered(aligner, teacher, hear(aligner, student))
     ours, theirs = logits(answer)
     assert len(ours) > 4
@@ -303,7 +303,7 @@ def test_a_teacher_of_other_classes_finds_the_objects_by_its_own_numbers(aligner
 
 
 def test_heads_say_how_they_score(aligner: ObjectAligner) -> None:
-    assert aligner.check(built('retinanet'), built('cascade_rcnn')) == (Scoring(3, False), Scoring(3, True))
+    assert aligner.scorings(built('retinanet'), built('cascade_rcnn')) == (Scoring(3, False), Scoring(3, True))
 
 
 @pytest.mark.parametrize(('spoil', 'message'), [
@@ -316,7 +316,7 @@ def test_an_unknown_head_is_refused_by_name(aligner: ObjectAligner, spoil: objec
     student = built('retinanet')
     spoil(student)
     with pytest.raises(ValueError, match=message):
-        aligner.check(student, built('retinanet'))
+        aligner.scorings(student, built('retinanet'))
 
 
 def test_a_roi_head_that_needs_more_than_boxes_is_refused(aligner: ObjectAligner) -> None:
@@ -324,4 +324,4 @@ def test_a_roi_head_that_needs_more_than_boxes_is_refused(aligner: ObjectAligner
     own = type(student.roi_head)
     student.roi_head.__class__ = type('Sparse', (own,), dict(_bbox_forward=lambda self, x, rois, object_feats: None))
     with pytest.raises(ValueError, match=r"the teacher's Sparse for the class of a box: it needs object_feats"):
-        aligner.check(built('retinanet'), student)
+        aligner.scorings(built('retinanet'), student)

@@ -45,7 +45,7 @@ def objects(data_samples: Sequence) -> tuple[list[int], list[int]]:
 
 def test_a_teacher_that_is_the_student_gives_the_same_rows(aligner: QueryAligner, student: nn.Module) -> None:
     teacher = copied(student)
-    aligner.check(student, teacher)
+    aligner.scorings(student, teacher)
     heard = hear(aligner, student)
     answer = answered(aligner, teacher, heard)
     ours, theirs = logits(answer)
@@ -195,7 +195,7 @@ def test_objects_that_the_teacher_has_no_class_for_are_left_out_and_the_others_f
 
 
 def test_heads_say_how_they_score(aligner: QueryAligner) -> None:
-    assert aligner.check(built('detr'), built('dino')) == (Scoring(3, True), Scoring(3, False))
+    assert aligner.scorings(built('detr'), built('dino')) == (Scoring(3, True), Scoring(3, False))
 
 
 # Refusals
@@ -209,19 +209,19 @@ def test_layers_are_last_or_all() -> None:
 def test_all_layers_need_as_many_on_both_sides() -> None:
     student, teacher = built('detr'), built('dab_detr', layers=3)
     with pytest.raises(ValueError, match=r"as many decoder layers in the teacher \(3\) as in the student \(2\)"):
-        QueryAligner(layers='all').check(student, teacher)
-    QueryAligner().check(student, teacher)
+        QueryAligner(layers='all').scorings(student, teacher)
+    QueryAligner().scorings(student, teacher)
 
 
 def test_a_detector_without_queries_is_refused(aligner: QueryAligner) -> None:
     with pytest.raises(ValueError, match=r'needs a teacher with queries.*this RetinaNet has a RetinaHead'):
-        aligner.check(built('detr'), toy_model(toy_config('retinanet')))
+        aligner.scorings(built('detr'), toy_model(toy_config('retinanet')))
     with pytest.raises(ValueError, match=r'needs a student with queries.*this FasterRCNN has none'):
-        aligner.check(toy_model(toy_config('faster_rcnn')), built('detr'))
+        aligner.scorings(toy_model(toy_config('faster_rcnn')), built('detr'))
 
 
 def test_a_teacher_without_an_assigner_is_refused(aligner: QueryAligner) -> None:
     config = toy_query_config('detr')
     config.train_cfg = None
     with pytest.raises(ValueError, match=r"needs the teacher's `bbox_head.assigner`.*`train_cfg.assigner`"):
-        aligner.check(built('detr'), toy_model(config))
+        aligner.scorings(built('detr'), toy_model(config))

@@ -27,7 +27,7 @@ def test_a_detector_without_roi_head_is_refused(sides: tuple[str, str]) -> None:
     message = (f'`RoIAligner` needs a {side} with `roi_head.bbox_head`, got a RetinaNet; it serves two-stage detectors '
                'such as Faster, Mask and Cascade R-CNN')
     with pytest.raises(ValueError, match=message):
-        RoIAligner().check(*map(built, sides))
+        RoIAligner().scorings(*map(built, sides))
 
 
 @pytest.mark.parametrize('stage', [None, 3, -1])
@@ -36,12 +36,12 @@ def test_a_head_with_stages_needs_one_of_them(sides: tuple[str, str], stage: int
     side = ('student', 'teacher')[sides.index('cascade_rcnn')]
     message = f"`RoIAligner` needs a `stage` from 0 to 2 for the stages of the {side}'s CascadeRoIHead, got {stage}"
     with pytest.raises(ValueError, match=message):
-        RoIAligner(stage).check(*map(built, sides))
+        RoIAligner(stage).scorings(*map(built, sides))
 
 
 def test_a_stage_where_neither_head_has_any_is_refused() -> None:
     with pytest.raises(ValueError, match='got `stage=0`, but neither model has a RoI head with stages; leave'):
-        RoIAligner(stage=0).check(built('faster_rcnn'), built('mask_rcnn'))
+        RoIAligner(stage=0).scorings(built('faster_rcnn'), built('mask_rcnn'))
 
 
 def test_a_head_with_other_scores_than_one_a_class_and_background_is_refused() -> None:
@@ -49,7 +49,7 @@ def test_a_head_with_other_scores_than_one_a_class_and_background_is_refused() -
     teacher.roi_head.bbox_head.fc_cls = nn.Linear(32, 6)
     message = "one score a class and one for background; the teacher's Shared2FCBBoxHead gives 6 for 3 classes"
     with pytest.raises(ValueError, match=message):
-        RoIAligner().check(built('faster_rcnn'), teacher)
+        RoIAligner().scorings(built('faster_rcnn'), teacher)
 
 
 def test_a_head_that_scores_elsewhere_is_refused() -> None:
@@ -57,7 +57,7 @@ def test_a_head_that_scores_elsewhere_is_refused() -> None:
     del student.roi_head.bbox_head.fc_cls
     with pytest.raises(ValueError, match='needs a student whose RoI head scores classes in a layer `fc_cls`; '
                                          'Shared2FCBBoxHead has none'):
-        RoIAligner().check(student, built('faster_rcnn'))
+        RoIAligner().scorings(student, built('faster_rcnn'))
 
 
 def test_features_are_refused_where_the_last_layer_is_not_linear() -> None:
@@ -236,7 +236,7 @@ def same_classifier(cascade: nn.Module, stage: int, faster: nn.Module) -> None:
 def test_a_cascade_teaches_a_plain_student_from_the_given_stage(stage: int) -> None:
     student, teacher, aligner = built('faster_rcnn'), built('cascade_rcnn', seed=1).eval(), RoIAligner(stage)
     same_classifier(teacher, stage, student)
-    aligner.check(student, teacher)
+    aligner.scorings(student, teacher)
     aligned = ask(aligner, teacher, hear(aligner, student))
     assert torch.equal(aligned.student.logits, aligned.teacher.logits)
 
@@ -245,7 +245,7 @@ def test_a_cascade_teaches_a_plain_student_from_the_given_stage(stage: int) -> N
 def test_a_plain_teacher_teaches_the_given_stage_of_a_cascade(stage: int) -> None:
     student, teacher, aligner = built('cascade_rcnn'), built('faster_rcnn', seed=1).eval(), RoIAligner(stage)
     same_classifier(student, stage, teacher)
-    aligner.check(student, teacher)
+    aligner.scorings(student, teacher)
     aligned = ask(aligner, teacher, hear(aligner, student))
     assert torch.equal(aligned.student.logits, aligned.teacher.logits)
 

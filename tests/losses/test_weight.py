@@ -50,8 +50,8 @@ def test_whether_it_changes_by_epochs(settings: dict, changes: bool) -> None:
     (dict(decay=(0, 1), stop=4), [False, True, True, True, True])], ids=str)
 def test_it_rests_where_it_is_zero_for_good(settings: dict, expected: list[bool]) -> None:
     weight = Weight(**settings)
-    assert [weight.rests(epoch) for epoch in range(5)] == expected
-    assert all(weight.at(epoch) == 0 for epoch in range(5) if weight.rests(epoch))
+    assert [weight.has_ended(epoch) for epoch in range(5)] == expected
+    assert all(weight.at(epoch) == 0 for epoch in range(5) if weight.has_ended(epoch))
 
 
 @pytest.mark.parametrize('loss_weight', [0, 1, 0.25, 2.5])
