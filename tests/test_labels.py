@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ckd_mmdet.labels import (
+    check_config_names,
     check_label_names,
     check_same_labels,
     has_objects,
@@ -20,6 +21,7 @@ from ckd_mmdet.labels import (
     set_true_names,
     settle_label_names,
 )
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
@@ -36,6 +38,8 @@ GIVEN = ('three', 'zero', 'seven')
 def build(kind: str, scope: str = 'mmdet', **settings: Any) -> Any:
     if scope == 'mmdet' and 'ann_file' in settings:
         settings.setdefault('data_prefix', dict(img=''))
+    if 'dataset' not in settings:
+        settings['serialize_data'] = False  # else each waits a second for the garbage collector
     with DefaultScope.overwrite_default_scope(scope), DATASETS.switch_scope_and_registry(scope) as registry:
         return registry.build(dict(type=kind, **settings))
 
@@ -345,18 +349,47 @@ def test_a_label_without_a_name_in_open_images_has_none(tmp_path: Path) -> None:
     assert label_names(dataset) == ('three', 'zero', None, None, 'seven')
 
 
+# before a data set is built
+
+def config(classes: tuple[str, ...], file: str, kind: Any = 'CocoDataset') -> Config:
+    folder, name = Path(file).parent, Path(file).name
+    inner = dict(type=kind, data_root=str(folder), ann_file=name, metainfo=dict(classes=classes))
+    return Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=inner))))
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'mmdet.datasets.coco.CocoDataset', CocoDataset, 'YouTubeVISDataset'])
+def test_a_name_that_the_file_of_a_config_lacks_is_refused(kind: Any, tmp_path: Path) -> None:
+    """With ``filter_empty_gt`` no image would be left, and MMEngine would fail to concatenate none."""
+    file = write(tmp_path / 'train.json', coco_json())
+    with pytest.raises(ValueError, match=r"Dataset \(.*train.json\).*'ZERO' \(they have 'zero'\)"):
+        check_config_names(config(('three', 'ZERO'), file, kind))
+    check_config_names(config(('three', 'ZERO'), file, kind), allow_missing=True)
+    check_config_names(config(('three', 'zero'), file, kind))
+
+
+def test_a_config_whose_file_numbers_its_labels_otherwise_waits_for_the_data_set(tmp_path: Path) -> None:
+    for kind, file in [('VOCDataset', 'train.txt'), ('LVISV1Dataset', 'train.json'), ('UnknownDataset', 'train.json'),
+                       ('CocoDataset', 'not_there.json')]:
+        if file != 'not_there.json':
+            write(tmp_path / file, coco_json())
+        check_config_names(config(('ZERO',), str(tmp_path / file), kind))
+
+
 # wrappers
 
+def part(file: Path, order: tuple[str, ...]) -> dict:
+    return dict(type='CocoDataset', ann_file=write(file, coco_json(order)), metainfo=dict(classes=GIVEN),
+                data_prefix=dict(img=''), serialize_data=False)
+
+
 def wrapped(inner: list[dict]) -> Any:
+    balanced = [dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=one) for one in inner]
     return build('MultiImageMixDataset', pipeline=[], dataset=dict(
-        type='RepeatDataset', times=2, dataset=dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=dict(
-            type='ConcatDataset', datasets=inner))))
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=balanced)))
 
 
 def test_wrappers_are_looked_into_and_told(tmp_path: Path) -> None:
-    first, second = (dict(type='CocoDataset', ann_file=write(tmp_path / f'{i}.json', coco_json()),
-                          metainfo=dict(classes=GIVEN), data_prefix=dict(img='')) for i in range(2))
-    dataset = wrapped([first, second])
+    dataset = wrapped([part(tmp_path / '1.json', FILE_ORDER), part(tmp_path / '2.json', FILE_ORDER)])
     checked = check_label_names(dataset)
     set_true_names(dataset, checked.names)
     assert checked.names == FILE_ORDER == dataset.metainfo['classes'] == dataset.dataset.dataset.metainfo['classes']
@@ -365,8 +398,7 @@ def test_wrappers_are_looked_into_and_told(tmp_path: Path) -> None:
 
 def test_joined_data_sets_that_disagree_are_both_named(tmp_path: Path) -> None:
     orders = FILE_ORDER, ('zero', 'seven', 'three')
-    inner = [dict(type='CocoDataset', ann_file=write(tmp_path / f'{order[1]}.json', coco_json(order)),
-                  metainfo=dict(classes=GIVEN), data_prefix=dict(img='')) for order in orders]
+    inner = [part(tmp_path / f'{order[1]}.json', order) for order in orders]
     with pytest.raises(ValueError, match=r"label 1 is 'three' in .*three.json\) and 'seven' in .*seven.json\)"):
         check_label_names(wrapped(inner))
 
@@ -397,7 +429,7 @@ def test_a_validation_whose_labels_mean_something_else_is_refused(classes: tuple
     (True, coco), (False, lambda folder: coco(folder, content=coco_json(objects=()))),
     (False, lambda folder: coco(folder, ('ZERO',))), (True, voc), (False, lambda folder: voc(folder, ('ZERO',))),
     (False, lambda folder: coco(folder, content=crowds())), (True, of_kind('BaseVideoDataset')),
-    (False, lambda folder: coco(folder, ('ZERO',), filter_cfg=dict(filter_empty_gt=True), serialize_data=False))])
+    (False, lambda folder: coco(folder, ('ZERO',), filter_cfg=dict(filter_empty_gt=True)))])
 def test_data_without_an_object_are_told(some: bool, make: Callable, tmp_path: Path) -> None:
     assert has_objects(make(tmp_path)) is some
 
