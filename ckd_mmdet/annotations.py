@@ -61,10 +61,31 @@ def names_in(dataset: Any) -> tuple[str, ...] | None:
     return None
 
 
+def is_lvis(kind: type) -> bool:
+    """Whether a class of data sets numbers all categories of its file, whatever ``metainfo.classes`` calls them."""
+    return any(one.__name__.startswith('LVIS') for one in kind.__mro__)
+
+
+def is_coco(kind: type | None) -> bool:
+    """Whether a class of data sets takes the categories of a COCO JSON that ``metainfo.classes`` names."""
+    known = [one.__name__ for one in getattr(kind, '__mro__', ())]
+    return bool({'CocoDataset', 'BaseVideoDataset'} & set(known)) and not is_lvis(kind)
+
+
 def categories(dataset: Any) -> list[dict]:
     """The categories in the annotation file of a COCO data set or one like it, in the order of the file."""
     with get_local_path(dataset.ann_file, backend_args=getattr(dataset, 'backend_args', None)) as path:
-        return _categories(path, os.stat(path).st_mtime_ns, tuple(dataset.cat_ids))
+        return categories_in(path, tuple(dataset.cat_ids))
+
+
+def categories_in(path: str, known: tuple[int, ...] = ()) -> list[dict]:
+    """The categories in a COCO JSON on this disk, in its order.
+
+    Args:
+        path: The file.
+        known: Ids that are among them: files have other lists of the name ``categories`` too.
+    """
+    return _categories(path, os.stat(path).st_mtime_ns, known)
 
 
 def things(dataset: Any, names: Sequence[str | None]) -> Sequence[str | None]:

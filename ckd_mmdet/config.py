@@ -88,18 +88,29 @@ def class_names(cfg: Config) -> tuple[str, ...] | None:
     Raises:
         ValueError: If they are no names, or a file of names that is not there.
     """
-    dataset = (cfg.get('train_dataloader') or {}).get('dataset') or {}
-    while inner := dataset.get('dataset') or dataset.get('datasets'):  # wrappers such as ConcatDataset
-        dataset = inner[0] if isinstance(inner, list | tuple) else inner
-    meta = {}
-    if 'type' in dataset:
-        with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
-            known = registry.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-        meta.update(getattr(known, 'METAINFO', {}))
+    dataset = next(inner_datasets((cfg.get('train_dataloader') or {}).get('dataset')), {})
+    return object_names(names_of(dataset, cfg))
+
+
+def names_of(dataset: dict, cfg: Config) -> dict[str, Any]:
+    """``classes`` and ``thing_classes`` of a data set's config, its type's own among them, read from files of names.
+
+    Raises:
+        ValueError: If a file of names is not there.
+    """
+    meta = dict(getattr(dataset_type(dataset, cfg), 'METAINFO', {}))
     if dataset.get('classes'):  # MMPretrain's own argument
         meta['classes'] = dataset['classes']
     meta.update(dataset.get('metainfo') or {})
-    return object_names({key: _from_file(value) for key, value in meta.items() if key in ('classes', 'thing_classes')})
+    return {key: _from_file(value) for key, value in meta.items() if key in ('classes', 'thing_classes')}
+
+
+def dataset_type(dataset: dict, cfg: Config) -> type | None:
+    """The class of a data set's config, or ``None`` where nothing of its name is known."""
+    if not isinstance(dataset.get('type'), str):
+        return dataset.get('type')
+    with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
+        return registry.get(dataset['type'])
 
 
 def object_names(metainfo: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -153,11 +164,11 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
             data set is no COCO JSON.
     """
     for loader in loaders:
-        for dataset in _datasets((cfg.get(loader) or {}).get('dataset')):
+        for dataset in inner_datasets((cfg.get(loader) or {}).get('dataset')):
             _check_dataset(dataset, f'{loader}.dataset')
 
 
-def _datasets(dataset: dict | None) -> Iterator[dict]:
+def inner_datasets(dataset: dict | None) -> Iterator[dict]:
     """The data sets within wrappers such as ``ConcatDataset`` and ``MultiImageMixDataset``."""
     if not isinstance(dataset, dict):
         return
@@ -165,7 +176,7 @@ def _datasets(dataset: dict | None) -> Iterator[dict]:
     if not any(inner):
         yield dataset
     for wrapped in inner:
-        yield from _datasets(wrapped)
+        yield from inner_datasets(wrapped)
 
 
 def _check_dataset(dataset: dict, where: str) -> None:

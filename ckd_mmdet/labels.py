@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from ckd_mmdet.annotations import given_names, names_in, numbered_names, things
-from ckd_mmdet.config import as_names
+from ckd_mmdet.annotations import categories_in, given_names, is_coco, is_lvis, names_in, numbered_names, things
+from ckd_mmdet.config import as_names, dataset_type, inner_datasets, names_of
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 NUMBERED = 'MMDetection numbers labels in the order of the annotations'
@@ -79,6 +80,28 @@ def check_label_names(dataset: Any, *, allow_missing: bool = False) -> LabelName
     best = min(known, key=lambda found: len(found.missing))
     notes = dict.fromkeys(found.note for found in known if found.note)
     return LabelNames(best.names, best.of_objects, best.missing, ' '.join(notes) or None)
+
+
+def check_config_names(cfg: Config, *, allow_missing: bool = False) -> None:
+    """Refuse class names that the COCO files of a config's training data lack, before the data are read.
+
+    Where no object is left, MMEngine's own refusal to build the data set names neither the file nor the classes. Other
+    data sets, and the order of the names, wait for :func:`check_label_names`.
+
+    Raises:
+        ValueError: If a file lacks a name.
+    """
+    for dataset in inner_datasets((cfg.get('train_dataloader') or {}).get('dataset')):
+        kind = dataset_type(dataset, cfg)
+        path = os.path.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+        given = as_names(names_of(dataset, cfg).get('classes'))
+        if allow_missing or not given or not is_coco(kind) or not os.path.isfile(path):
+            continue
+        names = tuple(category['name'] for category in categories_in(path))
+        missing = tuple(name for name in given if name not in names)
+        if missing:
+            whose = f'`metainfo.classes` of {kind.__name__} ({os.path.relpath(path)})'
+            raise ValueError(_refusal(whose, missing, names))
 
 
 def check_same_labels(names: Sequence[str | None] | None, dataset: Any, where: str, *,
@@ -209,7 +232,7 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
 
 def _missing(dataset: Any, given: Sequence[str], found: Sequence[str | None]) -> tuple[str, ...]:
     """The names that are given, and that no object has in the annotations."""
-    if any(kind.__name__.startswith('LVIS') for kind in type(dataset).__mro__):
+    if is_lvis(type(dataset)):
         return ()  # labels are all categories of the file, whatever `metainfo.classes` calls them
     if found == given and not hasattr(dataset, 'cat_ids'):  # numbered by `metainfo.classes`
         unseen = set(range(len(given)))

@@ -11,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from ckd_mmdet.config import as_names, class_names, object_names
 from ckd_mmdet.labels import (
+    check_config_names,
     check_label_names,
     check_same_labels,
     has_objects,
@@ -20,6 +23,8 @@ from ckd_mmdet.labels import (
     set_true_names,
     settle_label_names,
 )
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
@@ -36,6 +41,8 @@ GIVEN = ('three', 'zero', 'seven')
 def build(kind: str, scope: str = 'mmdet', **settings: Any) -> Any:
     if scope == 'mmdet' and 'ann_file' in settings:
         settings.setdefault('data_prefix', dict(img=''))
+    if 'dataset' not in settings:
+        settings['serialize_data'] = False  # else each waits a second for the garbage collector
     with DefaultScope.overwrite_default_scope(scope), DATASETS.switch_scope_and_registry(scope) as registry:
         return registry.build(dict(type=kind, **settings))
 
@@ -345,18 +352,47 @@ def test_a_label_without_a_name_in_open_images_has_none(tmp_path: Path) -> None:
     assert label_names(dataset) == ('three', 'zero', None, None, 'seven')
 
 
+# before a data set is built
+
+def config(classes: tuple[str, ...], file: str, kind: Any = 'CocoDataset') -> Config:
+    folder, name = Path(file).parent, Path(file).name
+    inner = dict(type=kind, data_root=str(folder), ann_file=name, metainfo=dict(classes=classes))
+    return Config(dict(train_dataloader=dict(dataset=dict(type='RepeatDataset', times=2, dataset=inner))))
+
+
+@pytest.mark.parametrize('kind', ['CocoDataset', 'mmdet.datasets.coco.CocoDataset', CocoDataset, 'YouTubeVISDataset'])
+def test_a_name_that_the_file_of_a_config_lacks_is_refused(kind: Any, tmp_path: Path) -> None:
+    """With ``filter_empty_gt`` no image would be left, and MMEngine would fail to concatenate none."""
+    file = write(tmp_path / 'train.json', coco_json())
+    with pytest.raises(ValueError, match=r"Dataset \(.*train.json\).*'ZERO' \(they have 'zero'\)"):
+        check_config_names(config(('three', 'ZERO'), file, kind))
+    check_config_names(config(('three', 'ZERO'), file, kind), allow_missing=True)
+    check_config_names(config(('three', 'zero'), file, kind))
+
+
+def test_a_config_whose_file_numbers_its_labels_otherwise_waits_for_the_data_set(tmp_path: Path) -> None:
+    for kind, file in [('VOCDataset', 'train.txt'), ('LVISV1Dataset', 'train.json'), ('UnknownDataset', 'train.json'),
+                       ('CocoDataset', 'not_there.json')]:
+        if file != 'not_there.json':
+            write(tmp_path / file, coco_json())
+        check_config_names(config(('ZERO',), str(tmp_path / file), kind))
+
+
 # wrappers
 
+def part(file: Path, order: tuple[str, ...]) -> dict:
+    return dict(type='CocoDataset', ann_file=write(file, coco_json(order)), metainfo=dict(classes=GIVEN),
+                data_prefix=dict(img=''), serialize_data=False)
+
+
 def wrapped(inner: list[dict]) -> Any:
+    balanced = [dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=one) for one in inner]
     return build('MultiImageMixDataset', pipeline=[], dataset=dict(
-        type='RepeatDataset', times=2, dataset=dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=dict(
-            type='ConcatDataset', datasets=inner))))
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=balanced)))
 
 
 def test_wrappers_are_looked_into_and_told(tmp_path: Path) -> None:
-    first, second = (dict(type='CocoDataset', ann_file=write(tmp_path / f'{i}.json', coco_json()),
-                          metainfo=dict(classes=GIVEN), data_prefix=dict(img='')) for i in range(2))
-    dataset = wrapped([first, second])
+    dataset = wrapped([part(tmp_path / '1.json', FILE_ORDER), part(tmp_path / '2.json', FILE_ORDER)])
     checked = check_label_names(dataset)
     set_true_names(dataset, checked.names)
     assert checked.names == FILE_ORDER == dataset.metainfo['classes'] == dataset.dataset.dataset.metainfo['classes']
@@ -365,8 +401,7 @@ def test_wrappers_are_looked_into_and_told(tmp_path: Path) -> None:
 
 def test_joined_data_sets_that_disagree_are_both_named(tmp_path: Path) -> None:
     orders = FILE_ORDER, ('zero', 'seven', 'three')
-    inner = [dict(type='CocoDataset', ann_file=write(tmp_path / f'{order[1]}.json', coco_json(order)),
-                  metainfo=dict(classes=GIVEN), data_prefix=dict(img='')) for order in orders]
+    inner = [part(tmp_path / f'{order[1]}.json', order) for order in orders]
     with pytest.raises(ValueError, match=r"label 1 is 'three' in .*three.json\) and 'seven' in .*seven.json\)"):
         check_label_names(wrapped(inner))
 
@@ -397,7 +432,7 @@ def test_a_validation_whose_labels_mean_something_else_is_refused(classes: tuple
     (True, coco), (False, lambda folder: coco(folder, content=coco_json(objects=()))),
     (False, lambda folder: coco(folder, ('ZERO',))), (True, voc), (False, lambda folder: voc(folder, ('ZERO',))),
     (False, lambda folder: coco(folder, content=crowds())), (True, of_kind('BaseVideoDataset')),
-    (False, lambda folder: coco(folder, ('ZERO',), filter_cfg=dict(filter_empty_gt=True), serialize_data=False))])
+    (False, lambda folder: coco(folder, ('ZERO',), filter_cfg=dict(filter_empty_gt=True)))])
 def test_data_without_an_object_are_told(some: bool, make: Callable, tmp_path: Path) -> None:
     assert has_objects(make(tmp_path)) is some
 
@@ -449,18 +484,73 @@ def test_a_published_data_set_keeps_its_own_order(tmp_path: Path) -> None:
         (folder / name).write_bytes(pickle.dumps(content))
     import mmpretrain.datasets as module
     kind = type('CIFAR10', (module.CIFAR10,), dict(_check_integrity=lambda self: True))  # not the published bytes
-    dataset = kind(data_root=str(tmp_path), metainfo=dict(classes=own[::-1]))
+    dataset = kind(data_root=str(tmp_path), metainfo=dict(classes=own[::-1]), serialize_data=False)
     assert label_names(dataset)[dataset.get_data_info(0)['gt_label']] == 'cat'
     assert check_label_names(dataset).names == own
 
 
+# names in configs
+
+PERSON = dict(type='CocoDataset', metainfo=dict(classes='person'))
+
+
+@pytest.mark.parametrize(('dataset', 'names'), [
+    (PERSON, ('person',)), (dict(type='CocoDataset', metainfo=dict(classes=('sign'))), ('sign',)),
+    (dict(type='CocoDataset', metainfo=dict(classes=['a', 'b'])), ('a', 'b')),
+    (dict(type=CocoDataset, metainfo=dict(classes=('a',))), ('a',)),
+    (dict(type='MultiImageMixDataset', dataset=dict(type='ConcatDataset', datasets=[PERSON, PERSON])), ('person',)),
+    (dict(type=CocoPanopticDataset), CocoDataset.METAINFO['classes']),
+    (dict(type='CocoPanopticDataset', metainfo=dict(classes=['sky', 'a'], thing_classes=['a'])), ('a',)),
+    (dict(type='CocoPanopticDataset', metainfo=dict(classes=['cell', 'ring'])), ('cell', 'ring')),
+    (dict(type='ImageNet', classes=['a', 'b']), ('a', 'b')),
+    (dict(type='CocoDataset', metainfo=dict(classes=[])), None)])
+def test_class_names_of_a_config_are_those_of_objects(dataset: dict, names: tuple | None) -> None:
+    assert class_names(Config(dict(train_dataloader=dict(dataset=dataset)))) == names
+
+
+def test_a_file_of_names_that_is_not_there_is_no_class() -> None:
+    dataset = dict(type='CocoDataset', metainfo=dict(classes='data/names.txt'))
+    with pytest.raises(ValueError, match=r"'data/names.txt' does not .*the name of a single class"):
+        class_names(Config(dict(train_dataloader=dict(dataset=dataset))))
+
+
+@pytest.mark.parametrize('odd', [10, [1, 'a'], {'a': 1}, {'a'}, [['a']], b'a', [None], True])
+def test_what_is_no_name_is_refused(odd: Any) -> None:
+    with pytest.raises(ValueError, match='`classes` needs names, as a list of text, got'):
+        as_names(odd)
+
+
+@pytest.mark.parametrize(('meta', 'names'), [
+    ({}, None), (dict(classes='cell'), ('cell',)), (dict(classes=['a', 'b']), ('a', 'b')),
+    (CocoPanopticDataset.METAINFO, CocoDataset.METAINFO['classes'])])
+def test_a_checkpoint_names_its_classes_as_a_config_does(meta: dict, names: tuple | None) -> None:
+    assert object_names(meta) == names
+
+
 # a whole run
+
+def test_a_metric_gives_each_class_its_own_score(tmp_path: Path) -> None:
+    """MMDetection's metrics write the names of ``dataset_meta`` beside scores that they count by label."""
+    dataset = coco(tmp_path)
+    scores = []
+    for _ in range(2):
+        metric = CocoMetric(classwise=True, outfile_prefix=str(tmp_path / 'out'))
+        metric.dataset_meta = dataset.metainfo
+        info = dataset.get_data_info(0)
+        zero = torch.tensor([one['bbox'] for one in info['instances'] if one['bbox'][:2] == [10, 10]]).float()
+        predicted = dict(bboxes=zero, scores=torch.ones(1), labels=torch.tensor([label_names(dataset).index('zero')]))
+        metric.process({}, [dict(img_id=1, ori_shape=(64, 64), pred_instances=predicted, instances=info['instances'])])
+        found = metric.evaluate(1)
+        scores.append({name: found[f'coco/{name}_precision'] for name in FILE_ORDER})
+        set_true_names(dataset, FILE_ORDER)
+    assert scores == [dict(three=1, zero=0, seven=0), dict(zero=1, three=0, seven=0)]
+
 
 def test_a_run_and_its_checkpoints_have_the_true_order(digits: Path, tmp_path: Path) -> None:
     cfg = run_config(student_config(), digits, tmp_path, epochs=1)
     backwards = tuple(cfg.train_dataloader.dataset.metainfo.classes)[::-1]
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.metainfo = dict(classes=backwards)
+        loader.dataset.update(metainfo=dict(classes=backwards), serialize_data=False)
     runner = Runner.from_cfg(cfg)
     runner._train_loop, runner._val_loop = (runner.build_train_loop(runner._train_loop),
                                             runner.build_val_loop(runner._val_loop))
@@ -471,7 +561,6 @@ def test_a_run_and_its_checkpoints_have_the_true_order(digits: Path, tmp_path: P
                  runner.val_loop.evaluator.dataset_meta, metric.dataset_meta):
         assert meta['classes'] == found.names
     runner.save_checkpoint(str(tmp_path), 'saved.pth', save_optimizer=False, save_param_scheduler=False)
-    import torch
     assert torch.load(tmp_path / 'saved.pth', weights_only=False)['meta']['dataset_meta']['classes'] == found.names
 
 
