@@ -267,7 +267,8 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
     'NaN logits': (lambda b: b.with_logits(float('nan')),
                    r'the teacher \(the given config, .*teacher_1.pth\) gave NaN or infinite logits on \d+ of \d+ rows'),
     'infinite logits': (lambda b: b.with_logits(float('inf')), r'gave NaN or infinite logits'),
-    'export of no checkpoint': (lambda b: b.export({}), r'`checkpoint` needs a checkpoint .*empty.pth. holds no weights'),
+    'export of no checkpoint': (lambda b: b.export({}),
+                                r'`checkpoint` needs a checkpoint .*empty.pth. holds no weights'),
     'export of bare weights': (lambda b: b.export({'weight': torch.zeros(1)}),
                                r'`checkpoint` needs a training checkpoint with a `state_dict`, .*empty.pth has none'),
 }

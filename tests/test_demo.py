@@ -40,7 +40,7 @@ def a_run(folder: Path, epochs: int = 3) -> Run:
 
 def save(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state_dict={}), path)
+    torch.save(dict(meta=dict(epoch=1, iter=4), state_dict={}, optimizer={}), path)
 
 
 def log(folder: Path, started: str, *records: dict) -> Path:

@@ -29,8 +29,8 @@ MALFORMED = (OSError, EOFError, RuntimeError, ValueError, TypeError, AttributeEr
              NameError, AssertionError, ArithmeticError, MemoryError, pickle.UnpicklingError, struct.error,
              zipfile.BadZipFile, tarfile.TarError)
 """What Python, torch and zip archives raise on a file that is broken or of another kind."""
-BEFORE_1_6 = bytes.fromhex('80028a0a6cfc9c46f9206aa850192e')
-"""A file begins with it, pickled, that torch wrote before 1.6 or without its zip format."""
+BEFORE_1_6 = bytes.fromhex('8a0a6cfc9c46f9206aa850192e')
+"""A number, pickled, with which a file begins that torch wrote before 1.6 or without its zip format."""
 
 
 class UnreadableCheckpoint(ValueError):
@@ -131,13 +131,13 @@ def read(file: BinaryIO, name: str, map_location: Any = None) -> Any:
 
 
 def _check_kind(file: BinaryIO) -> None:
-    start = file.read(len(BEFORE_1_6))
+    start = file.read(32)
     if zipfile.is_zipfile(file):
         file.seek(0)
         if any(name.endswith('/constants.pkl') for name in zipfile.ZipFile(file).namelist()):
             raise ValueError('it is a TorchScript archive')
     elif start.startswith(b'PK\x03\x04'):
         raise ValueError('it is cut off')
-    elif start != BEFORE_1_6:
+    elif not start.startswith(b'\x80') or BEFORE_1_6 not in start:
         raise ValueError('it is empty' if not start else 'it is no file that torch.save wrote')
     file.seek(0)

@@ -8,6 +8,7 @@ cannot allow anything. An unpickler of our own does the same for every version o
 
 from __future__ import annotations
 
+import _compat_pickle
 import argparse
 import collections
 import copyreg
@@ -36,10 +37,13 @@ class Unpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
-        found = _find(module, name)
-        if found is None:
-            raise Refused(f'{module}.{name}')
-        return found
+        if self.proto < 3:  # torch's own protocol is 2, which writes Python 2's names
+            renamed = _compat_pickle.IMPORT_MAPPING.get(module, module), name
+            module, name = _compat_pickle.NAME_MAPPING.get((module, name), renamed)
+        name = f'{module}.{name}'
+        if name not in known():
+            raise Refused(name)
+        return known()[name]
 
     def load_build(self) -> None:
         # a state given to a function or a class would change it for the whole process
@@ -87,7 +91,7 @@ def _reconstructor(cls: type, base: type, state: Any) -> Any:
 def known() -> dict[str, Callable]:
     """What a checkpoint may name: plain values, NumPy's arrays, torch's tensors, and the few classes of MMEngine's.
 
-    Under the names of Python 2 and 3 and of NumPy 1 and 2, whichever of them are installed here.
+    Under the names of NumPy 1 and 2, whichever is installed here.
     """
     plain = (complex, bytearray, set, frozenset, slice, range, bytes, int, float, str, bool, list, tuple, dict, object)
     found: dict[str, Callable] = {f'builtins.{kind.__name__}': kind for kind in plain}
@@ -104,6 +108,8 @@ def known() -> dict[str, Callable]:
     found.update({'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
                   'mmengine.config.config.ConfigDict': ConfigDict,
                   f'{OneCycleParamScheduler.__module__}.OneCycleParamScheduler': OneCycleParamScheduler})
+    found.update({f'{owner.__module__}.{owner.__name__}.{name}': getattr(owner, name)  # protocols since 4
+                  for owner, names in ATTRIBUTES.items() for name in names})
     return {**found, **_numpys(), **_torchs()}
 
 
@@ -124,7 +130,7 @@ def _torchs() -> dict[str, Callable]:
                '_rebuild_parameter_with_state', '_rebuild_sparse_tensor', '_rebuild_qtensor',
                '_rebuild_device_tensor_from_numpy')
     found = {f'torch._utils.{name}': getattr(torch._utils, name) for name in rebuild if hasattr(torch._utils, name)}
-    kinds = (torch.dtype, torch.layout, torch.memory_format, torch.qscheme)
+    kinds = (torch.dtype, torch.layout, torch.qscheme)
     found.update({f'torch.{name}': value for name, value in vars(torch).items() if isinstance(value, kinds)})
     found.update({'torch.Size': torch.Size, 'torch.device': torch.device, 'torch.Tensor': Tensor,
                   'torch._tensor.Tensor': Tensor, 'torch._tensor._rebuild_from_type_v2':
@@ -132,9 +138,3 @@ def _torchs() -> dict[str, Callable]:
                   'torch.serialization._get_layout': torch.serialization._get_layout,
                   'torch.torch_version.TorchVersion': torch.torch_version.TorchVersion})
     return found
-
-
-def _find(module: str, name: str) -> Callable | None:
-    # as pickle's `fix_imports`: protocol 2, torch's own, writes Python 2's names
-    module = {'__builtin__': 'builtins', 'copy_reg': 'copyreg'}.get(module, module)
-    return known().get(f'{module}.{name}')

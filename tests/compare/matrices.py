@@ -18,7 +18,7 @@ from mmengine.config import Config
 # It trains an epoch in no time, as its plan says: method, seed and epoch decide the score. `fails`, `waits` and `blind`
 # name runs; one that waits does so after its first epoch, until it is ended, and a blind one finds nothing.
 PLAYED = '''
-import json, os, re, sys, time, zipfile
+import json, os, pickle, re, sys, time, zipfile
 from pathlib import Path
 
 kind, config = sys.argv[1:3]
@@ -44,7 +44,8 @@ for epoch in range(first, plan['epochs'] + 1):
             print(f'Epoch(train) [{epoch}][{step:3}/10]  loss: 1.0', flush=True)
             scalars.write(json.dumps(dict(loss=1.0, time=epoch / 100, epoch=epoch, step=step)) + '\\n')
         with zipfile.ZipFile(folder / f'epoch_{epoch}.pth', 'w') as file:
-            file.writestr('weights', 'w')
+            meta = dict(epoch=epoch, iter=10 * epoch)
+            file.writestr('epoch/data.pkl', pickle.dumps(dict(meta=meta, state_dict={}, optimizer={}), 2))
         if name in plan.get('waits', []) and epoch == 2:
             (folder / 'waits').write_text(str(os.getpid()))
             time.sleep(60)
