@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from ckd_mmdet.aligners import DenseAligner
+from ckd_mmdet.aligners.dense import class_rows, loss_labels
 from ckd_mmdet.alignment import build_alignment
 from mmengine.logging import MessageHub
 from torch import nn
 
-from tests.aligners.scenes import answered, copied, hear, training
+from tests.aligners.scenes import Heard, answered, copied, hear, training
 from tests.toys import toy_config, toy_model
+from tests.waits import Waits
 
 
 def built(name: str, seed: int = 0) -> nn.Module:
@@ -107,6 +111,110 @@ def test_labels_of_other_rows_are_not_trusted(change: Callable, reason: str) -> 
     answer = answered(DenseAligner(), copied(student), hear(DenseAligner(), student))
     assert answer.labels is None
     assert answer.no_labels == f'its RetinaHead {reason}'
+
+
+def test_labels_of_a_student_that_diverged_are_there_all_the_same() -> None:
+    student = built('retinanet')
+    torch.nn.init.constant_(student.bbox_head.retina_cls.bias, float('nan'))
+    heard = hear(DenseAligner(), student)
+    answer = answered(DenseAligner(), built('retinanet'), heard)
+    assert answer.student.take(torch.arange(5)).isnan().all()
+    assert (answer.labels >= 0).any() and not answer.no_labels
+
+
+# The order of the rows: read in the first steps, left on the device later
+
+
+@pytest.fixture
+def read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('ckd_mmdet.aligners.dense.STEPS_READ', 2)
+
+
+def labels_of(aligner: DenseAligner, heard: Heard, *changes: Callable) -> tuple[tuple, list[str]]:
+    """What :func:`loss_labels` gives of a step, whose loss's arguments may be changed, and how it waits."""
+    tape = heard.tape
+    if changes:
+        tape = replace(tape, targets=[copy.copy(tap) for tap in tape.targets])
+        for tap in tape.targets:
+            tap.calls = [replace(call, args=change(tap.module, call.args)) for call in tap.calls for change in changes]
+    rows = class_rows(tape.head, tape.scores.only().output)
+    with Waits() as waits:
+        found = loss_labels(tape, rows, aligner._in_order)
+    return found, waits.seen
+
+
+def test_the_order_of_rows_is_read_in_the_first_steps_only(read_twice: None) -> None:
+    aligner = DenseAligner()
+    heard = hear(aligner, built('retinanet'))
+    steps = [labels_of(aligner, heard) for _ in range(4)]
+    assert [waits for _, waits in steps] == [['_local_scalar_dense']] * 2 + [[]] * 2
+    assert [list(faults.values()) for (_, _, faults), _ in steps] == [[], [], [False], [False]]
+    for (labels, why_not, _), _ in steps:
+        assert torch.equal(labels, steps[0][0][0]) and not why_not
+
+
+def test_a_loss_that_reorders_its_rows_later_is_a_fault_of_the_answer(read_twice: None) -> None:
+    aligner = DenseAligner()
+    heard = hear(aligner, built('retinanet'))
+    for _ in range(2):
+        labels_of(aligner, heard)
+    (_, _, faults), waits = labels_of(copy.deepcopy(aligner), heard, reordered)
+    (text, happened), = faults.items()
+    assert happened and not happened.ndim and not waits
+    assert text == ('expected RetinaHead to give its rows to `bbox_head.loss_cls` in the order of its maps, as in the '
+                    'first 2 steps, saw another order, so that the labels are those of other rows; take a selector and '
+                    'losses that need no labels, such as TeacherTopK with CKDLoss or KDLoss')
+
+
+def test_a_student_that_diverges_later_is_no_fault_of_the_order(read_twice: None) -> None:
+    aligner, student = DenseAligner(), built('retinanet')
+    heard = hear(aligner, student)
+    for _ in range(2):
+        labels_of(aligner, heard)
+    torch.nn.init.constant_(student.bbox_head.retina_cls.bias, float('nan'))
+    (_, _, faults), _ = labels_of(aligner, hear(aligner, student))
+    assert [bool(happened) for happened in faults.values()] == [False]
+
+
+def test_a_loss_that_reordered_its_rows_once_is_not_read_again() -> None:
+    aligner = DenseAligner()
+    heard = hear(aligner, built('retinanet'))
+    (first, reason, _), waits = labels_of(aligner, heard, reordered)
+    assert first is None and len(waits) == 1
+    again, waits = labels_of(aligner, heard)
+    assert again == (None, reason, {}) and not waits
+
+
+@pytest.mark.parametrize('name', ['paa', 'yolof'])
+def test_a_loss_of_other_rows_by_their_number_alone_is_never_read(name: str) -> None:
+    heard = hear(DenseAligner(), built(name))
+    changes = [shortened] if name == 'yolof' else []
+    (labels, reason, _), waits = labels_of(DenseAligner(), heard, *changes)
+    assert labels is None and 'reorders its rows before `loss_cls`, or leaves some out' in reason and not waits
+
+
+def test_each_loss_of_a_head_is_read_in_its_own_first_steps(read_twice: None) -> None:
+    hub, aligner = MessageHub.get_current_instance(), DenseAligner()
+    before, waits = hub.get_info('epoch'), []
+    student = built('tood')
+    for epoch in (0, 0, 0, 4, 4, 4):
+        hub.update_info('epoch', epoch)
+        waits.append(len(labels_of(aligner, hear(aligner, student))[1]))
+    hub.update_info('epoch', before)
+    assert waits == [1, 1, 0, 1, 1, 0]
+
+
+def test_an_answer_waits_for_nothing_once_the_order_is_known(read_twice: None) -> None:
+    aligner, student = DenseAligner(), built('fcos')
+    heard, teacher = hear(aligner, student), copied(student)
+    feats = teacher.extract_feat(heard.inputs)
+    for _ in range(2):
+        aligner.ask(teacher, feats, heard.tape, heard.data_samples)
+    with Waits() as waits:
+        answer = aligner.ask(teacher, feats, heard.tape, heard.data_samples)
+        rows = answer.teacher.confidence([0, 2]).topk(8).indices
+        answer.teacher.take(rows), answer.student.take(rows), answer.labels[rows]
+    assert waits.seen == []
 
 
 # Refusals

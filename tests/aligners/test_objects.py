@@ -181,7 +181,7 @@ def test_a_roi_head_classifies_the_ground_truth_boxes(aligner: ObjectAligner) ->
     feats = teacher.extract_feat(heard.inputs)
     rois = bbox2roi([sample.gt_instances.bboxes for sample in heard.data_samples])
     theirs = way_of(teacher, 'teacher').of_feats(feats, heard.data_samples)[0]
-    assert torch.equal(theirs, teacher.roi_head._bbox_forward(2, feats, rois)['cls_score'])
+    assert torch.equal(theirs.scores, teacher.roi_head._bbox_forward(2, feats, rois)['cls_score'])
 
 
 def test_dropout_rests_in_the_second_call_of_a_roi_head(aligner: ObjectAligner) -> None:
@@ -241,7 +241,7 @@ def test_the_row_of_an_object_is_the_anchor_that_overlaps_it_most(labelled: bool
     rows = class_rows(student.bbox_head, output)
     labels = None
     if labelled:
-        assert torch.equal(way.of_step(heard, data_samples)[0], rows.take(wanted))
+        assert torch.equal(way.of_step(heard, data_samples)[0].scores, rows.take(wanted))
         labels = torch.full((len(rows),), 3)
         labels[wanted], labels[wanted + 1] = 1, 1
     index, found = best_rows(student.bbox_head, output, rows, labels, data_samples)

@@ -55,6 +55,21 @@ def test_a_teacher_that_is_the_student_gives_the_same_rows(aligner: QueryAligner
     assert answer.level_ids.tolist() == [1] * 8
 
 
+def test_queries_that_ddq_drops_as_copies_of_others_are_never_matched(aligner: QueryAligner) -> None:
+    student = built('ddq')
+    heard = hear(aligner, student)
+    free, found = Queries.heard(heard.tape).logits(-1, heard.data_samples)
+    head = student.bbox_head
+    masks = head.cache_dict['distinct_query_mask'][-1]  # one for each head of the attention, (N * heads, q, q)
+    queries = [Queries.heard(heard.tape)._match(-1, image, sample) for image, sample in enumerate(heard.data_samples)]
+    for image, matched in enumerate(queries):
+        masks[image * head.cache_dict['num_heads'], 0, matched[0]] = False  # the first object's
+    again = Queries.heard(heard.tape)
+    for image, (sample, matched) in enumerate(zip(heard.data_samples, queries, strict=True)):
+        assert matched[0] >= 0 and matched[0] not in again._match(-1, image, sample)
+    assert found.all() and not torch.equal(again.logits(-1, heard.data_samples)[0][0], free[0])
+
+
 def test_every_layer_answers_for_every_object(student: nn.Module) -> None:
     aligner = QueryAligner(layers='all')
     heard = hear(aligner, student)

@@ -119,6 +119,21 @@ def test_of_several_calls_that_one_counts_whose_rows_the_loss_takes(monkeypatch:
     assert torch.equal(aligned.labels, plain.labels)
 
 
+def test_of_several_calls_of_the_loss_over_the_same_rows_the_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in PISA's ISR-P, which weighs the rows by a first loss, and learns by the second."""
+    student = built('faster_rcnn')
+    plain = ask(RoIAligner(), copied(student), hear(RoIAligner(), student))
+    head, own = student.roi_head.bbox_head, student.roi_head.bbox_head.loss
+
+    def twice(scores: torch.Tensor, boxes: torch.Tensor, rois: torch.Tensor, labels: torch.Tensor, *rest: object,
+              **options: object) -> dict:
+        head.loss_cls(scores, (labels + 1) % 4, reduction_override='none')
+        return own(scores, boxes, rois, labels, *rest, **options)
+
+    monkeypatch.setattr(head, 'loss', twice)
+    assert torch.equal(ask(RoIAligner(), copied(student), hear(RoIAligner(), student)).labels, plain.labels)
+
+
 def test_a_stage_that_is_left_out_although_there_are_rows_is_refused() -> None:
     student = built('cascade_rcnn')
     student.roi_head.num_stages = 1
