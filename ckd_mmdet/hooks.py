@@ -24,6 +24,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 SEEN_ROWS = 200
 """Foreground rows after which the teacher's accuracy is judged."""
