@@ -87,14 +87,14 @@ def why_inexact(runner: Runner) -> str | None:
     """
     start = 'Resuming this run will not be exact:'
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        return (f'{start} it is counted in iterations, which MMEngine treats as one epoch, and random states are set at '
-                'the start of epochs only. With `train_cfg.by_epoch=True` and `max_epochs` it would be.')
+        return (f'{start} it is counted in iterations, which MMEngine treats as one epoch, and random states are set '
+                'at the start of epochs only. With `train_cfg.by_epoch=True` and `max_epochs` it would be.')
     loader = runner.train_dataloader
     for sampler in (loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, 'sampler', None)):
         for name, value in vars(sampler).items() if sampler is not None else ():
             if _holds_iterator(value):
-                return (f'{start} `{name}` of its {type(sampler).__name__} goes on over epochs, and no checkpoint holds '
-                        'it. With a DefaultSampler it would be.')
+                return (f'{start} `{name}` of its {type(sampler).__name__} continues from epoch to epoch, and no '
+                        'checkpoint holds it. With a DefaultSampler it would be.')
     return None
 
 
@@ -200,7 +200,8 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _stateful_parts(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    helpers = {kind for registry in (TASK_UTILS, *TASK_UTILS.children.values()) for kind in registry.module_dict.values()}
+    registries = (TASK_UTILS, *TASK_UTILS.children.values())
+    helpers = {kind for registry in registries for kind in registry.module_dict.values()}
     for name, module in model.named_modules():
         yield name, module
         for key, value in vars(module).items():

@@ -1,15 +1,11 @@
-import random
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from ckd_mmdet.hooks import SEEN_ROWS, DistillHook, TeacherJudgement, seed_epoch
+from ckd_mmdet.hooks import SEEN_ROWS, DistillHook, TeacherJudgement
 from ckd_mmdet.samples import AlignedSamples, Side
-from mmengine.dataset import DefaultSampler
 from mmengine.hooks import LoggerHook
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 CLASSES = 10
 
@@ -147,54 +143,3 @@ def test_check_accuracy_switches_the_judgement_off() -> None:
 
 
 # the seeding of epochs
-
-class Draws(Dataset):
-    """What a worker's three generators give."""
-
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, index: int) -> list[float]:
-        return [random.random(), np.random.rand(), torch.rand(1).item()]
-
-
-def loader(workers: int) -> DataLoader:
-    return DataLoader(Draws(), batch_size=2, num_workers=workers, persistent_workers=workers > 0,
-                      sampler=DefaultSampler(Draws(), seed=0), collate_fn=list)
-
-
-def draws(data: DataLoader, epoch: int, seed: int = 1, rank: int = 0) -> list[list[float]]:
-    seed_epoch(data, seed, epoch, rank)
-    return [item for batch in data for item in batch]
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_an_epoch_draws_the_same_whatever_went_before(workers: int) -> None:
-    ours = loader(workers)
-    first, second = draws(ours, 0), draws(ours, 1)
-    random.random(), np.random.rand(), torch.rand(5)  # as a validation would
-    assert draws(ours, 1) == second == draws(loader(workers), 1)
-    assert draws(ours, 0) == first
-    numbers = [number for item in [*first, *second] for number in item]
-    assert len(set(numbers)) == len(numbers)  # no two epochs and no two workers draw the same
-
-
-@pytest.mark.parametrize('other', [dict(seed=2), dict(rank=1)])
-def test_another_seed_or_rank_draws_other_numbers(other: dict) -> None:
-    assert draws(loader(0), 1, **other) != draws(loader(0), 1)
-
-
-def test_the_users_own_worker_init_still_runs_once() -> None:
-    calls = []
-    ours = loader(0)
-    ours.worker_init_fn = calls.append
-    for epoch in range(3):
-        seed_epoch(ours, 1, epoch, 0)
-    ours.worker_init_fn(7)
-    assert calls == [7]
-
-
-def test_the_sampler_takes_the_runs_seed() -> None:
-    ours = loader(0)
-    seed_epoch(ours, 9, 0, 0)
-    assert ours.sampler.seed == 9

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 
 import ckd_mmdet.aligners  # noqa: F401  registers them
+import ckd_mmdet.classification.aligner  # noqa: F401
 import pytest
 import torch
 from ckd_mmdet.aligners import Aligner
