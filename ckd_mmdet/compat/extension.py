@@ -66,11 +66,15 @@ class TorchvisionExtension(ModuleType):
     """A module that serves what ``operators.__all__`` names, and a refusal for any other name."""
 
     def __init__(self, operators: ModuleType) -> None:
+        from torch.compiler import disable
+
         super().__init__(NAME, __doc__)
         # mmengine looks for compiled operators by importlib.util.find_spec, which raises on None.
         self.__spec__ = ModuleSpec(NAME, loader=None, origin=operators.__name__)
         for name in operators.__all__:
-            setattr(self, name, getattr(operators, name))
+            # torch.compile would trace ours into mmcv's autograd.Function, whose backward it then leaves out: compiled,
+            # RoIAlign gave its features no gradient. mmcv's compiled operators cannot be traced either.
+            setattr(self, name, disable(getattr(operators, name)))
 
     def __getattr__(self, name: str) -> Callable:
         # mmcv's load_ext wants every operator's name at import, long before it calls one.

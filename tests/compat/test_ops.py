@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import ckd_mmdet.compat
 import mmcv.ops
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -73,6 +74,68 @@ def test_nms_keeps_what_a_greedy_loop_keeps(threshold: float, offset: int) -> No
     dets, kept = mmcv.ops.nms(boxes, scores, threshold, offset=offset)
     assert kept.tolist() == [group[0] for group in greedy_groups(boxes, scores, threshold, offset)]
     assert_same(dets, torch.cat((boxes[kept], scores[kept, None]), 1))
+
+
+def test_nms_decides_as_mmcv_does_where_an_iou_equals_the_threshold() -> None:
+    """IoUs of integer boxes often equal a threshold such as 0.2, which in float32 is another number than in float64."""
+    numbers, differing, at_threshold = np.random.default_rng(0), 0, 0
+    for threshold in (0.1, 0.2, 0.3, 0.4, 0.6):
+        for _ in range(1080):
+            corners = numbers.integers(0, 6, (8, 2))
+            boxes = np.hstack((corners, corners + numbers.integers(1, 6, (8, 2)))).astype(np.float32)
+            scores = numbers.permutation(8).astype(np.float32)
+            kept = mmcv.ops.nms(torch.from_numpy(boxes), torch.from_numpy(scores), threshold)[1].tolist()
+            ious = float32_ious(boxes)
+            differing += kept != float32_nms(ious, scores, np.float32(threshold))
+            at_threshold += bool((ious == np.float32(threshold)).any())
+    assert differing == 0
+    assert at_threshold > 500
+
+
+def float32_ious(boxes: np.ndarray) -> np.ndarray:
+    lows = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    sides = np.maximum(np.minimum(boxes[:, None, 2:], boxes[None, :, 2:]) - lows, np.float32(0))
+    both, areas = sides.prod(2), (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    ious = both / (areas[:, None] + areas - both)
+    assert ious.dtype == np.float32
+    return ious
+
+
+def float32_nms(ious: np.ndarray, scores: np.ndarray, threshold: np.float32) -> list[int]:
+    kept: list[int] = []
+    for i in np.argsort(-scores):
+        if not any(ious[k, i] > threshold for k in kept):
+            kept.append(int(i))
+    return kept
+
+
+def test_nms_orders_equal_scores_as_torchs_sort_does() -> None:
+    corners = torch.arange(40.)[:, None] * torch.tensor([3., 2.])
+    boxes = torch.cat((corners, corners + 1), 1)
+    scores = torch.randint(0, 4, (40,)).float()
+    wished = scores.sort(0, descending=True)[1]  # mmcv's own call
+    assert mmcv.ops.nms(boxes, scores, 0.5)[1].tolist() == wished.tolist()
+    groups = mmcv.ops.nms_match(torch.cat((boxes, scores[:, None]), 1), 0.5)
+    assert [group.tolist() for group in groups] == [[i] for i in wished.tolist()]
+
+
+def test_of_equal_scores_nms_removes_that_which_torchs_sort_puts_later() -> None:
+    boxes, _ = some_boxes(60)
+    scores = torch.randint(0, 3, (60,)).double()
+    order = scores.sort(0, descending=True)[1]
+    ranked = torch.empty(60).double().scatter_(0, order, torch.arange(60., 0, -1).double())  # no two equal
+    groups = greedy_groups(boxes, ranked, 0.3)
+    assert mmcv.ops.nms(boxes, scores, 0.3)[1].tolist() == [group[0] for group in groups]
+
+
+def test_soft_nms_takes_equal_scores_in_the_order_that_mmcvs_swaps_leave() -> None:
+    # Equal and apart: the first comes out first, and each gap is filled with what was first then.
+    corners = 5.0 * torch.arange(4)[:, None] + torch.zeros(4, 2)
+    boxes, scores = torch.cat((corners, corners + 1), 1), torch.tensor([0.5, 0.9, 0.5, 0.5])
+    assert mmcv.ops.soft_nms(boxes, scores, 0.3)[1].tolist() == [1, 0, 2, 3]
+    # The second lies on the first and goes below `min_score`; the last takes its place.
+    boxes, scores = boxes[[0, 0, 1, 2]], torch.tensor([0.9, 0.5, 0.5, 0.5])
+    assert mmcv.ops.soft_nms(boxes, scores, 0.3, min_score=0.1)[1].tolist() == [0, 3, 2]
 
 
 def test_the_offset_of_nms_counts_the_last_pixel() -> None:
@@ -315,6 +378,17 @@ def test_sigmoid_focal_loss_stays_exact_for_confident_errors() -> None:
     loss.backward()
     assert loss.item() == 150  # 0.75 * 200
     assert logits.grad.item() == 0.75
+
+
+def test_mmcvs_rounded_sigmoid_focal_loss_has_the_same_gradient_for_confident_errors() -> None:
+    logits = torch.linspace(8, 40, 33)[:, None].requires_grad_()
+    target = torch.ones(33, dtype=torch.long)  # background
+    loss = mmcv.ops.sigmoid_focal_loss(logits, target, 2.0, 0.25, None, 'none')
+    grad, = torch.autograd.grad(loss.sum(), logits)
+    p = 1 / (1 + torch.exp(-logits.detach()))  # in float32, as mmcv's kernel has it
+    log_not_p = (1 - p).clamp(min=torch.finfo(p.dtype).tiny).log()
+    torch.testing.assert_close(grad, -0.75 * p**2 * (2 * (1 - p) * log_not_p - p), rtol=1e-4, atol=0)
+    assert (loss + 0.75 * p**2 * log_not_p).abs().max() > 50
 
 
 def softmax_focal_loop(logits: Tensor, target: Tensor, gamma: float, alpha: float,
