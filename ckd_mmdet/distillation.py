@@ -38,8 +38,8 @@ class Distillation:
         self.alignments = alignments
         self.pairings: dict[str, Pairing] | None = None
         """By the alignment's name; ``None`` until :meth:`pair`, before which no step is taken."""
-        self.judgements: dict[str | None, TeacherJudgement] = {}
-        """Of the teachers that are still judged."""
+        self.judgements: dict[str, TeacherJudgement] = {}
+        """By the alignment's name, while it is not known yet whether the teacher is right there."""
         self._measures_gradients = True
 
     @property
@@ -60,10 +60,8 @@ class Distillation:
         """
         pairings = {name: pair(alignment, student, self.teachers[alignment.teacher], classes)
                     for name, alignment in self.alignments.items()}
-        judged = {pairing.alignment.teacher: len(pairing.classes) for pairing in pairings.values()
-                  if isinstance(pairing, RowPairing)}
-        self.judgements = {name: TeacherJudgement(count) for name, count in judged.items()
-                           if self.teachers[name].check_accuracy}
+        self.judgements = {name: TeacherJudgement(len(pairing.classes)) for name, pairing in pairings.items()
+                           if isinstance(pairing, RowPairing) and self._teacher_of(name).check_accuracy}
         self.pairings = pairings
 
     def step(self, student: nn.Module, forward: Callable[..., dict], inputs: Tensor,
@@ -123,6 +121,9 @@ class Distillation:
                      for name, pairing in self.pairings.items()}
             return dict(forward(inputs, data_samples, mode='loss')), tapes, features
 
+    def _teacher_of(self, alignment: str) -> FrozenTeacher:
+        return self.teachers[self.alignments[alignment].teacher]
+
     def _going_on(self, epoch: int) -> list[str]:
         """Names of the alignments with a loss that is not over."""
         return [name for name, alignment in self.alignments.items() if not alignment.has_ended(epoch)]
@@ -137,9 +138,9 @@ class Distillation:
                  for name in dict.fromkeys(self.alignments[name].teacher for name in going_on)}
         aligned = {}
         for name in going_on:
-            taught_by = self.alignments[name].teacher
-            teacher = self.teachers[taught_by]
-            aligned[name], found = self.pairings[name].ask(teacher.model, feats[taught_by], tapes[name], data_samples)
+            teacher = self._teacher_of(name)
+            aligned[name], found = self.pairings[name].ask(teacher.model, feats[self.alignments[name].teacher],
+                                                           tapes[name], data_samples)
             faults.update({f'`alignments.{name}`: {text}': flag for text, flag in found.items()})
             faults.update(teacher.faults(aligned[name].teacher))
         return aligned
@@ -153,9 +154,8 @@ class Distillation:
             numbers = alignment.ended(inputs.device) if one is None else alignment.compare(one, epoch=epoch)
             if one is not None and logged:
                 numbers = {**numbers, **alignment.measure(one, epoch=epoch)}
-            judgement = self.judgements.get(alignment.teacher)
-            if judgement is not None and isinstance(one, AlignedSamples) and one.labels is not None:
-                judgement.count(one)
+            if one is not None and name in self.judgements:
+                self.judgements[name].count(one)
             found.update({f'{name}.{key}': value for key, value in numbers.items()})
         return found
 
@@ -166,7 +166,7 @@ class Distillation:
             RuntimeError: If it does.
         """
         for name, judgement in list(self.judgements.items()):
-            if judgement.verdict(self.teachers[name].name):
+            if judgement.verdict(self._teacher_of(name).name):
                 del self.judgements[name]
 
     def _measures(self, student: nn.Module, epoch: int, logged: bool) -> bool:

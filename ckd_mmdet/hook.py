@@ -117,12 +117,12 @@ class Teaching(Hook):
         if self.distillation is None:
             return
         names = self.names.of_objects
-        _check_schedules(self.distillation, runner)
+        check_schedules(self.distillation, runner)
         for teacher in self.distillation.teachers.values():
             teacher.match_preprocessing(_unwrap(runner.model).data_preprocessor, runner.cfg)
         self.distillation.pair(_unwrap(runner.model), names)
         _log_classes(self.distillation, names)
-        _check_labels(self.distillation, dataset)
+        check_labels(self.distillation, dataset)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         logged = self.logger_hook is not None and _is_logged(self.logger_hook, batch_idx, runner.train_dataloader)
@@ -204,7 +204,7 @@ def _is_logged(hook: LoggerHook, step: int, dataloader: DataLoader) -> bool:
         hook.end_of_epoch(dataloader, step) and (not hook.ignore_last or len(dataloader) <= hook.interval))
 
 
-def _check_schedules(distillation: Distillation, runner: Runner) -> None:
+def check_schedules(distillation: Distillation, runner: Runner) -> None:
     """Refuse what changes by epochs in a run that counts none."""
     if not isinstance(runner.train_loop, IterBasedTrainLoop):
         return
@@ -233,7 +233,7 @@ def _log_classes(distillation: Distillation, classes: Sequence[str] | None) -> N
                   logger='current')
 
 
-def _check_labels(distillation: Distillation, dataset: Any) -> None:
+def check_labels(distillation: Distillation, dataset: Any) -> None:
     """Refuse labels that a classifier has no score for; on a GPU they would end in an assertion of CUDA's."""
     assert distillation.pairings is not None
     paired = [pairing for pairing in distillation.pairings.values() if isinstance(pairing, RowPairing)]

@@ -42,7 +42,8 @@ def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
         raise ValueError(f'{where} needs a dict with the key `type`, got {cfg!r}.')
     found = registry.get(cfg['type']) if _exists(registry, cfg['type']) else None
     if not (isinstance(found, type) and issubclass(found, kind)):
-        known = sorted(name for name, part in registry.module_dict.items() if isinstance(part, type) and issubclass(part, kind))
+        known = sorted(name for name, part in registry.module_dict.items()
+                       if isinstance(part, type) and issubclass(part, kind))
         raise ValueError(f'{where} needs the name of a registered {kind.__name__}, got {cfg["type"]!r}; '
                          f'ckd_mmdet has {", ".join(known)}.')
     return build(found, {key: value for key, value in cfg.items() if key != 'type'}, where)

@@ -1,145 +1,89 @@
+"""The hook's parts by themselves; whole runs are in test_runs.py and test_learned.py."""
+
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from ckd_mmdet.hooks import SEEN_ROWS, DistillHook, TeacherJudgement
-from ckd_mmdet.samples import AlignedSamples, Side
-from mmengine.hooks import LoggerHook
-from torch import nn
-
-CLASSES = 10
-
-
-def rows(labels: torch.Tensor, answers: torch.Tensor) -> AlignedSamples:
-    """Rows whose teacher answers ``answers``."""
-    logits = nn.functional.one_hot(answers, CLASSES + 1).float()
-    return AlignedSamples(Side(torch.zeros_like(logits)), Side(logits), CLASSES, labels)
-
-
-def judged(*batches: AlignedSamples) -> TeacherJudgement:
-    judgement, alignment = TeacherJudgement(), nn.Identity()
-    for batch in batches:
-        judgement.listen([alignment])
-        alignment(batch)
-        judgement.stop_listening()
-    assert not alignment._forward_hooks
-    return judgement
-
-
-def labels_of(n: int, unbalanced: bool, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.tensor([.91, *[.01] * 9]) if unbalanced else torch.ones(CLASSES)
-    return torch.cat([torch.arange(CLASSES), torch.multinomial(weights, n, True, generator=generator)])
-
-
-# the teacher's accuracy
-
-@pytest.mark.parametrize('unbalanced', [False, True])
-@pytest.mark.parametrize('answer', [0, 5, CLASSES])
-def test_a_constant_answer_is_chance_however_unbalanced_the_classes(unbalanced: bool, answer: int) -> None:
-    labels = labels_of(SEEN_ROWS, unbalanced)
-    judgement = judged(rows(labels, torch.full_like(labels, answer)))
-    with pytest.raises(RuntimeError, match=r'the teacher \(net.py\).*no better than chance'):
-        judgement.pronounce('net.py')
-
-
-@pytest.mark.parametrize('seed', range(10))
-def test_random_answers_are_chance(seed: int) -> None:
-    labels = labels_of(SEEN_ROWS, False)
-    answers = torch.randint(0, CLASSES + 1, labels.shape, generator=torch.Generator().manual_seed(seed))
-    with pytest.raises(RuntimeError, match=r'swapped colour channels.*classes in another order.*weights of another'):
-        judged(rows(labels, answers)).pronounce('net.py')
-
-
-@pytest.mark.parametrize('unbalanced', [False, True])
-@pytest.mark.parametrize('right', [1.0, 0.5, 0.3])
-def test_a_teacher_that_knows_something_passes(unbalanced: bool, right: float) -> None:
-    labels = labels_of(2 * SEEN_ROWS, unbalanced)
-    guess = torch.randint(0, CLASSES + 1, labels.shape, generator=torch.Generator().manual_seed(0))
-    knows = torch.rand(labels.shape, generator=torch.Generator().manual_seed(1)) < right
-    judged(rows(labels, torch.where(knows, labels, guess))).pronounce('net.py')
-
-
-@pytest.mark.parametrize('right', [1, 40, SEEN_ROWS])
-def test_with_one_class_a_teacher_that_finds_any_object_passes(right: int) -> None:
-    labels = torch.zeros(SEEN_ROWS, dtype=torch.long)
-    answers = torch.where(torch.arange(SEEN_ROWS) < right, 0, CLASSES)
-    judged(rows(labels, answers)).pronounce('net.py')
-
-
-def test_with_one_class_a_teacher_that_finds_none_is_stopped() -> None:
-    labels = torch.zeros(SEEN_ROWS, dtype=torch.long)
-    with pytest.raises(RuntimeError, match='right on 0.0% of the first 200 foreground rows'):
-        judged(rows(labels, torch.full_like(labels, CLASSES))).pronounce('net.py')
-
-
-def test_classes_in_another_order_are_chance() -> None:
-    labels = labels_of(SEEN_ROWS, False)
-    with pytest.raises(RuntimeError, match=r'right on 0.0% of the first 210 foreground rows \(mean over 10 classes\)'):
-        judged(rows(labels, (labels + 1) % CLASSES)).pronounce('net.py')
-
-
-def test_only_foreground_rows_count_and_batches_add_up() -> None:
-    labels = torch.tensor([0, CLASSES, -1, 3])
-    judgement = judged(rows(labels, torch.tensor([0, 0, 0, 3])), rows(labels, torch.tensor([0, 0, 0, 1])))
-    assert judgement.seen == 4 and judgement.counts == {0: [2, 2], 3: [1, 2]}
-
-
-def test_rows_without_labels_are_no_evidence() -> None:
-    unlabelled = AlignedSamples(Side(torch.zeros(3, 11)), Side(torch.zeros(3, 11)), CLASSES)
-    assert judged(unlabelled).seen == 0
-
-
-def hook_over(check_accuracy: bool) -> tuple[DistillHook, nn.Module]:
-    """The hook in a run whose teacher always answers background."""
-    hook, alignment = DistillHook(), nn.Identity()
-    alignment.teacher, hook.logger_hook = None, None
-    teacher = SimpleNamespace(check_accuracy=check_accuracy, name='net.py')
-    hook.distiller = SimpleNamespace(teachers={None: teacher}, distiller=nn.ModuleDict({'roi': alignment}))
-    hook.judgements = {None: TeacherJudgement()} if check_accuracy else {}
-    return hook, alignment
-
-
-def step(hook: DistillHook, alignment: nn.Module) -> None:
-    labels = torch.arange(50) % CLASSES
-    hook.before_train_iter(None, 0)
-    alignment(rows(labels, torch.full_like(labels, CLASSES)))
-    hook.after_train_iter(None, 0)
+from ckd_mmdet.distillation import LOGGED
+from ckd_mmdet.hook import JUDGED_EVERY, DistillHook, Guard, Teaching
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.logging import MessageHub
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 
 @pytest.mark.parametrize(('steps', 'interval', 'ignore_last', 'logged'), [
     (10, 4, True, [3, 7]), (10, 4, False, [3, 7, 9]), (10, 50, True, [9]), (10, 10, True, [9]), (1, 50, True, [0])])
-def test_gradients_are_measured_in_the_steps_that_mmengine_logs(steps: int, interval: int, ignore_last: bool,
-                                                                logged: list[int]) -> None:
+def test_steps_are_measured_that_mmengine_logs(steps: int, interval: int, ignore_last: bool, logged: list[int]) -> None:
     written: list[int] = []
+    hub = MessageHub.get_instance('measured')
     runner = SimpleNamespace(train_dataloader=range(steps), logger=SimpleNamespace(info=lambda text: None), iter=0,
-                             experiment_name='', visualizer=SimpleNamespace(add_scalars=lambda *args, **kwargs: None))
+                             experiment_name='', visualizer=SimpleNamespace(add_scalars=lambda *args, **kwargs: None),
+                             message_hub=hub)
     logger_hook = LoggerHook(interval=interval, ignore_last=ignore_last)
     logger_hook.json_log_path = ''
-    hook, _ = hook_over(check_accuracy=False)
-    hook.logger_hook = logger_hook
+    teaching = Teaching()
+    teaching.logger_hook = logger_hook
     measured = []
     for step in range(steps):
         runner.log_processor = SimpleNamespace(get_log_after_iter=lambda *args, at=step: written.append(at) or ('', ''))
-        hook.before_train_iter(runner, step)
-        measured += [step] if hook.distiller.measures_gradients else []
+        teaching.before_train_iter(runner, step)
+        measured += [step] if hub.get_info(LOGGED) else []
         logger_hook.after_train_iter(runner, step)
     assert measured == written == logged
+    assert LOGGED not in hub.state_dict()['resumed_keys'] or not hub.state_dict()['resumed_keys'][LOGGED]
 
 
-def test_the_run_stops_as_soon_as_enough_rows_are_seen() -> None:
-    hook, alignment = hook_over(check_accuracy=True)
-    for _ in range(3):
-        step(hook, alignment)
-    with pytest.raises(RuntimeError, match='teacher.check_accuracy=False'):
-        step(hook, alignment)
+def test_teachers_are_judged_at_the_same_steps_on_every_rank() -> None:
+    judged = []
+    teaching = Teaching()
+    for step in range(3 * JUDGED_EVERY):
+        teaching.distillation = SimpleNamespace(judge=lambda at=step: judged.append(at))
+        teaching.after_train_iter(SimpleNamespace(iter=step), step)
+    assert [step + 1 for step in judged] == [JUDGED_EVERY, 2 * JUDGED_EVERY, 3 * JUDGED_EVERY]
 
 
-def test_check_accuracy_switches_the_judgement_off() -> None:
-    hook, alignment = hook_over(check_accuracy=False)
-    for _ in range(6):
-        step(hook, alignment)
-    assert not alignment._forward_hooks
+def test_every_stage_that_a_part_uses_is_passed_on() -> None:
+    hook = DistillHook()
+    stages = [name for name in vars(Hook) if name.startswith(('before_', 'after_'))]
+    for part in hook.parts:
+        for name in stages:
+            if getattr(type(part), name) is not getattr(Hook, name):
+                assert getattr(DistillHook, name) is not getattr(Hook, name), f'{type(part).__name__}.{name}'
 
 
-# the seeding of epochs
+# a loss that is not finite
+
+
+def takes(guard: Guard, *losses: float, scale: float | None = None) -> None:
+    """Steps with these losses, of a training in half precision where a scale is given."""
+    wrapper = object.__new__(OptimWrapper if scale is None else AmpOptimWrapper)
+    if scale is not None:
+        wrapper.loss_scaler = SimpleNamespace(get_scale=lambda: scale)
+    for step, loss in enumerate(losses):
+        outputs = dict(loss_cls=torch.tensor(1.0), loss_bbox=torch.tensor(loss), acc=torch.tensor(math.nan),
+                       loss=torch.tensor(loss))
+        guard.after_train_iter(SimpleNamespace(optim_wrapper=wrapper, iter=step), step, outputs=outputs)
+
+
+@pytest.mark.parametrize('bad', [math.nan, math.inf, -math.inf])
+def test_a_diverged_student_stops_the_run_and_the_loss_is_named(bad: float) -> None:
+    with pytest.raises(RuntimeError, match='was not finite in 3 steps in a row, the last one step 4; the first of the '
+                                           'losses that were not was `loss_bbox`. The student has diverged: lower'):
+        takes(Guard(3), 1.0, bad, bad, bad)
+
+
+def test_a_few_steps_are_forgiven() -> None:
+    takes(Guard(3), math.nan, math.nan, 1.0, math.nan, math.nan)
+
+
+def test_steps_that_a_grad_scaler_skips_do_not_count() -> None:
+    takes(Guard(2), *[math.nan] * 9, scale=1024.0)
+    with pytest.raises(RuntimeError, match='has diverged'):
+        takes(Guard(2), *[math.nan] * 2, scale=1.0)
+
+
+@pytest.mark.parametrize('patience', [0, -1, 1.5, '5', None])
+def test_an_unfit_patience_is_refused(patience: object) -> None:
+    with pytest.raises(ValueError, match='`DistillHook` needs a whole `patience` of at least 1, got'):
+        DistillHook(patience)

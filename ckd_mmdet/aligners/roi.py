@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from ckd_mmdet.classes import Scoring, SharedClasses
@@ -11,6 +12,7 @@ from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
 from ckd_mmdet.taps import ModuleTap
 from mmdet.models.roi_heads.bbox_heads import SABLHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -128,13 +130,43 @@ def classify(roi_head: nn.Module, stage: int | None, feats: Sequence[Tensor], ro
         rois: Shape ``(n, 5)``, the image's index in the batch first, then the corners in pixels of the input.
     """
     if not isinstance(roi_head.bbox_head, nn.ModuleList):
-        return roi_head._bbox_forward(feats, rois)['cls_score']
+        with extracting_level_by_level(roi_head.bbox_roi_extractor):
+            return roi_head._bbox_forward(feats, rois)['cls_score']
     context = {}
     if getattr(roi_head, 'with_semantic', False):  # HTC and SCNet add what they see of the whole image
         context['semantic_feat'] = roi_head.semantic_head(feats)[1]
     if getattr(roi_head, 'with_glbctx', False):
         context['glbctx_feat'] = roi_head.glbctx_head(feats)[1]
-    return roi_head._bbox_forward(stage, feats, rois, **context)['cls_score']
+    with extracting_level_by_level(roi_head.bbox_roi_extractor[stage]):
+        return roi_head._bbox_forward(stage, feats, rois, **context)['cls_score']
+
+
+@contextmanager
+def extracting_level_by_level(extractor: nn.Module) -> Iterator[None]:
+    """Let mmdet's extractor give the same features with one device wait, in the place of one a level."""
+    if type(extractor) is not SingleRoIExtractor:
+        yield
+        return
+    extractor.forward = partial(_extract, extractor)
+    try:
+        yield
+    finally:
+        del extractor.forward
+
+
+def _extract(extractor: SingleRoIExtractor, feats: Sequence[Tensor], rois: Tensor,
+             roi_scale_factor: float | None = None) -> Tensor:
+    rois = rois.type_as(feats[0])  # as mmdet's: of float32 where the features are of half precision
+    if len(feats) == 1 or not len(rois):
+        return type(extractor).forward(extractor, feats, rois, roi_scale_factor)
+    levels = extractor.map_roi_levels(rois, len(feats))
+    order = levels.argsort(stable=True)
+    counts = levels.bincount(minlength=len(feats)).tolist()  # the wait
+    if roi_scale_factor is not None:
+        rois = extractor.roi_rescale(rois, roi_scale_factor)
+    parts = [layer(level, part) for layer, level, part in
+             zip(extractor.roi_layers, feats, rois[order].split(counts), strict=False) if len(part)]
+    return torch.cat(parts)[order.argsort()]
 
 
 @torch.no_grad()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ckd_mmdet.distiller  # noqa: F401  registers it
+import ckd_mmdet.distilled  # noqa: F401  registers it
 import pytest
 import torch
 from mmengine.logging import MessageHub
 from torch import nn
 
 from tests.aligners.scenes import training
-from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
+from tests.toys import paired, saved_teacher, toy_batch, toy_config
 
 STUDENTS = {
     'RoIAligner': ('faster_rcnn', {}),
@@ -37,8 +37,8 @@ def model(request: pytest.FixtureRequest, augments: list[dict], tmp_path: Path) 
     student.data_preprocessor.update(pad_size_divisor=32, batch_augments=augments)
     teacher = dict(config=config, checkpoint=saved_teacher(tmp_path, config, seed=0), check_accuracy=False)
     part = dict(aligner=dict(type=request.param.split()[0]), losses=dict(loss_kd=dict(type='KDLoss')), **more)
-    return training(toy_model(dict(type='ckd_mmdet.Distiller', student=student, teacher=teacher,
-                                   alignments=dict(part=part))))
+    return training(paired(dict(type='ckd_mmdet.Distiller', student=student, teacher=teacher,
+                                alignments=dict(part=part))))
 
 
 @pytest.fixture(params=AUGMENTS)

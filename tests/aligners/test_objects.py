@@ -10,16 +10,16 @@ import pytest
 import torch
 from ckd_mmdet.aligners import ObjectAligner
 from ckd_mmdet.aligners.dense import class_rows
-from ckd_mmdet.aligners.objects import best_rows, decoded, way_of
+from ckd_mmdet.aligners.objects import best_rows, decoded, scorer_of
 from ckd_mmdet.classes import Scoring, SharedClasses
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.distilled import Distilled
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from tests.aligners.scenes import answered, copied, hear, logits, prepared, task_loss, training
-from tests.toys import QUERIES, saved_teacher, toy_batch, toy_config, toy_model, toy_query_config
+from tests.toys import QUERIES, paired, saved_teacher, toy_batch, toy_config, toy_model, toy_query_config
 
 KINDS = ['faster_rcnn', 'cascade_rcnn', 'retinanet', 'fcos', 'fcos_in_strides', 'paa', 'vfnet', 'detr']
 DENSE = ['retinanet', 'fcos', 'fcos_in_strides', 'gfl', 'paa', 'vfnet', 'reppoints', 'yolof']
@@ -137,16 +137,16 @@ def test_a_batch_without_objects_trains_on(aligner: ObjectAligner, student: nn.M
 @pytest.mark.parametrize(('teacher', 'student'), PAIRS)
 def test_a_whole_step_distils_across_kinds(teacher: str, student: str, tmp_path: Path) -> None:
     taught = dict(config=config_of(teacher), checkpoint=saved_teacher(tmp_path, config_of(teacher)))
-    model = training(toy_model(dict(
+    model = training(paired(dict(
         type='ckd_mmdet.Distiller', student=config_of(student), teacher=dict(check_accuracy=False, **taught),
         alignments=dict(objects=dict(aligner=dict(type='ObjectAligner'), losses=dict(loss_ckd=dict(type='CKDLoss')))))))
-    assert isinstance(model, Distiller)
+    assert isinstance(model, Distilled)
     data = model.data_preprocessor(toy_batch(num_items=[3, 5]), True)
     losses = model(**data, mode='loss')
     assert losses['objects.loss_ckd'] > 0
     assert 3 <= losses['objects.rows'] <= 8
     losses['objects.loss_ckd'].backward()
-    assert any(part.grad is not None and part.grad.any() for part in model.student.backbone.parameters())
+    assert any(part.grad is not None and part.grad.any() for part in model.backbone.parameters())
 
 
 @pytest.mark.parametrize(('teacher', 'student'), PAIRS)
@@ -180,7 +180,7 @@ def test_a_roi_head_classifies_the_ground_truth_boxes(aligner: ObjectAligner) ->
     heard = hear(aligner, student)
     feats = teacher.extract_feat(heard.inputs)
     rois = bbox2roi([sample.gt_instances.bboxes for sample in heard.data_samples])
-    theirs = way_of(teacher, 'teacher').of_feats(feats, heard.data_samples)[0]
+    theirs = scorer_of(teacher, 'teacher').of_feats(feats, heard.data_samples)[0]
     assert torch.equal(theirs.scores, teacher.roi_head._bbox_forward(2, feats, rois)['cls_score'])
 
 
@@ -199,7 +199,7 @@ def test_dropout_rests_in_the_second_call_of_a_roi_head(aligner: ObjectAligner) 
 
 
 def test_a_dense_head_decodes_its_rows_as_it_does_at_rest(dense: nn.Module) -> None:
-    way = way_of(dense, 'student')
+    way = scorer_of(dense, 'student')
     inputs, data_samples = prepared(dense)
     metas = [sample.metainfo for sample in data_samples]
     with way.listen() as heard:
@@ -234,7 +234,7 @@ def test_the_row_of_an_object_is_the_anchor_that_overlaps_it_most(labelled: bool
     wanted = torch.tensor([(4 * 8 + 2) * 9, 64 * 9 + (3 * 8 + 5) * 9 + 4])
     for sample, row in zip(data_samples, wanted, strict=True):
         sample.gt_instances = InstanceData(bboxes=anchors(student, row[None]).clamp(0, 64), labels=torch.tensor([1]))
-    way = way_of(student, 'student')
+    way = scorer_of(student, 'student')
     with way.listen() as heard:
         student(inputs, data_samples, mode='loss')
     output = heard.scores.only().output

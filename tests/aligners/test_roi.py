@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from ckd_mmdet.aligners import RoIAligner
+from ckd_mmdet.aligners.roi import extracting_level_by_level
 from ckd_mmdet.samples import Widths
 from torch import nn
 
@@ -272,3 +273,27 @@ def test_the_teacher_looks_at_its_own_features() -> None:
         teacher.neck.fpn_convs[0].conv.weight.mul_(2)
     aligned = ask(RoIAligner(), teacher, hear(RoIAligner(), student))
     assert (aligned.student.logits != aligned.teacher.logits).any()
+
+
+@pytest.mark.parametrize('name', ['faster_rcnn', 'double_head_rcnn', 'cascade_rcnn'])
+@pytest.mark.parametrize('boxes', [64, 0])
+def test_features_with_one_wait_are_mmdets_own_to_the_last_bit(name: str, boxes: int) -> None:
+    model = toy_model(toy_config(name)).eval()
+    extractor = model.roi_head.bbox_roi_extractor
+    extractor = extractor[1] if isinstance(extractor, nn.ModuleList) else extractor
+    draw = torch.Generator().manual_seed(0)
+    feats = [torch.randn(2, 16, 64 // 2**i, 64 // 2**i, generator=draw, requires_grad=True) for i in range(4)]
+    corner, size = torch.rand(boxes, 2, generator=draw) * 100, 2 ** (torch.rand(boxes, 2, generator=draw) * 9)
+    rois = torch.cat([torch.randint(2, (boxes, 1), generator=draw).float(), corner, corner + size], 1)
+    factors = (None, 1.3) if name == 'double_head_rcnn' else (None,)
+    for factor in factors:
+        expected = extractor(feats, rois, factor)
+        with extracting_level_by_level(extractor):
+            found = extractor(feats, rois, factor)
+        assert torch.equal(found, expected)
+        if boxes:
+            assert len(extractor.map_roi_levels(rois, 4).unique()) == 4
+            weights = torch.randn(expected.shape, generator=draw)
+            ours, theirs = (torch.autograd.grad((out * weights).sum(), feats) for out in (found, expected))
+            assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(ours, theirs, strict=True))
+    assert 'forward' not in vars(extractor)

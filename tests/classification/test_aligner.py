@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from ckd_mmdet.aligners import NeckAligner, extract_maps, is_classifier
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.classification.aligner import ImageAligner
-from ckd_mmdet.distiller import Distiller
+from ckd_mmdet.distilled import Distilled
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 from torch import nn
 
-from .toys import PREPROCESSOR, aligned, batch, built, classifier_config, distiller_config, saved
+from .toys import PREPROCESSOR, aligned, batch, built, classifier_config, distiller_config, paired, saved
 
 KD = dict(loss_kd=dict(type='ckd_mmdet.KDLoss'))
 PCKD = dict(loss_contrast=dict(type='ckd_mmdet.CategoryContrastLoss', preview=dict(base=1.005)),
@@ -117,13 +117,13 @@ def test_views_that_the_preprocessor_did_not_make_are_refused(student: nn.Module
 def test_a_head_without_a_linear_last_layer_is_refused(head: dict, why: str, student: nn.Module) -> None:
     teacher = built(dict(classifier_config(), head=head))
     with pytest.raises(ValueError, match=why):
-        ImageAligner().check(student, teacher)
+        ImageAligner().scorings(student, teacher)
 
 
 def test_other_models_are_refused(student: nn.Module) -> None:
     assert is_classifier(student)
     with pytest.raises(ValueError, match='needs an `ImageClassifier` of mmpretrain as teacher, got a Linear'):
-        ImageAligner().check(student, nn.Linear(1, 1))
+        ImageAligner().scorings(student, nn.Linear(1, 1))
 
 
 def test_a_transformers_head_is_heard() -> None:
@@ -137,8 +137,7 @@ def test_a_transformers_head_is_heard() -> None:
     assert samples.student.features.shape == (12, 8)
 
 
-def step(distiller: Distiller, views: int = 1) -> dict:
-    distiller.has_hook = True
+def step(distiller: Distilled, views: int = 1) -> dict:
     losses = distiller(*batch(views=views), mode='loss')
     total, logged = distiller.parse_losses(losses)
     total.backward()
@@ -148,7 +147,7 @@ def step(distiller: Distiller, views: int = 1) -> dict:
 def test_a_classifier_learns_all_of_pckd(tmp_path: Path) -> None:
     torch.manual_seed(0)
     teacher = built(classifier_config('resnet14'))
-    distiller = built(distiller_config(classifier_config(), classifier_config('resnet14'),
+    distiller = paired(distiller_config(classifier_config(), classifier_config('resnet14'),
                                        saved(teacher, tmp_path / 't.pth'), PCKD))
     distiller.data_preprocessor.views = 4
     MessageHub.get_current_instance().update_info('epoch', 0)
@@ -156,7 +155,7 @@ def test_a_classifier_learns_all_of_pckd(tmp_path: Path) -> None:
     assert {'image.loss_contrast', 'image.loss_centers', 'image.loss_features', 'image.preview_weight_contrast',
             'image.preview_admitted_contrast', 'image.preview_threshold_contrast'} <= set(logged)
     assert logged['image.preview_threshold_contrast'] == pytest.approx(1.005)
-    learned = [name for name, _ in distiller.named_parameters() if name.startswith('distiller.')]
+    learned = [name for name, _ in distiller.named_parameters() if name.startswith('ckd_mmdet.')]
     assert len(learned) == 4 + 6
     assert all(parameter.grad is not None for parameter in distiller.parameters())
 
@@ -168,8 +167,7 @@ def test_maps_of_the_backbones_are_paired(tmp_path: Path) -> None:
     config = distiller_config(student, wide, saved(built(wide), tmp_path / 't.pth'), KD)
     config['alignments']['neck'] = dict(aligner=dict(type='ckd_mmdet.NeckAligner'), losses=dict(
         loss_review=dict(type='ckd_mmdet.ReviewKDLoss', mid_channels=8)))
-    distiller = built(config)
-    distiller.measures_gradients = True
+    distiller = paired(config)
     logged = step(distiller)
     assert logged['neck.loss_review'] > 0
     assert logged['neck.gradient_ratio_review'] > 0
@@ -212,11 +210,10 @@ def test_shared_classes_are_paired_by_their_centers(tmp_path: Path, student: nn.
                               PCKD)
     config['teacher']['class_map'] = 'name'
     distiller = built(config)
-    distiller.share(SharedClasses((0, 1, 3), (4, 2, 0)))
-    caught = []
-    distiller.distiller['image'].register_forward_hook(lambda module, args, output: caught.append(args[0]))
-    step(distiller)
-    samples = caught[0]
+    distiller.distillation.teachers[None].classes = ('d', 'x', 'b', 'y', 'a')
+    distiller.distillation.pair(distiller, ('a', 'b', 'c', 'd'))
+    assert distiller.distillation.pairings['image'].classes == SharedClasses((0, 1, 3), (4, 2, 0))
+    samples = distiller.distillation.align(distiller, distiller.forward_alone, *batch())['image']
     assert torch.equal(samples.teacher.centers, teacher.head.fc.weight[[4, 2, 0]])
     assert torch.equal(samples.student.centers, distiller.head.fc.weight[[0, 1, 3]])
     assert samples.teacher.biases.shape == (3,)
@@ -228,12 +225,12 @@ def test_a_teacher_of_other_normalisation_gets_its_own(tmp_path: Path) -> None:
     theirs = classifier_config()
     theirs['data_preprocessor'] = dict(type='mmpretrain.ClsDataPreprocessor', mean=[100.0] * 3, std=[50.0] * 3,
                                        to_rgb=True)
-    distiller = built(distiller_config(classifier_config(), theirs, saved(built(theirs), tmp_path / 't.pth'), KD))
+    distiller = paired(distiller_config(classifier_config(), theirs, saved(built(theirs), tmp_path / 't.pth'), KD))
     images = torch.randint(256, (6, 3, 32, 32)).float()
     ours, wanted = (images - 127.5) / 64, (images.flip(1) - 100) / 50
     samples = batch()[1]
-    assert torch.allclose(distiller.teacher.renormalize(ours, [(32, 32)] * 6), wanted, atol=1e-5)
-    distiller.teacher.extract_feat(torch.cat([ours, ours]), samples)  # two views, six samples
+    assert torch.allclose(distiller.distillation.teachers[None].renormalize(ours, [(32, 32)] * 6), wanted, atol=1e-5)
+    distiller.distillation.teachers[None].extract_feat(torch.cat([ours, ours]), samples)  # two views, six samples
 
 
 def test_published_weights_are_read_as_they_are(tmp_path: Path) -> None:
@@ -241,15 +238,15 @@ def test_published_weights_are_read_as_they_are(tmp_path: Path) -> None:
     published = {name.removeprefix('backbone.').replace('head.fc', 'fc'): value
                  for name, value in teacher.state_dict().items()}
     torch.save(dict(epoch=240, model=published, best_acc=0.7), tmp_path / 'ckpt_epoch_240.pth')
-    distiller = built(distiller_config(classifier_config(), classifier_config('resnet14'),
+    distiller = paired(distiller_config(classifier_config(), classifier_config('resnet14'),
                                        str(tmp_path / 'ckpt_epoch_240.pth'), KD))
-    assert torch.equal(distiller.teacher.model.head.fc.weight, teacher.head.fc.weight)
+    assert torch.equal(distiller.distillation.teachers[None].model.head.fc.weight, teacher.head.fc.weight)
 
 
 def test_it_works_without_mmpretrain_until_a_classifier_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / 'c.py').write_text("default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier')\n")
     code = ('import sys; sys.modules["mmpretrain"] = None\n'
-            'import ckd_mmdet.attach, ckd_mmdet.distiller, ckd_mmdet.hooks, ckd_mmdet.classification.aligner\n'
+            'import ckd_mmdet.attach, ckd_mmdet.distilled, ckd_mmdet.hook, ckd_mmdet.classification.aligner\n'
             'from ckd_mmdet.config import read_config\n'
             f'read_config({str(tmp_path / "c.py")!r})')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)

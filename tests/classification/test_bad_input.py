@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from ckd_mmdet.attach import _recipe, choose_alignment
-from ckd_mmdet.distiller import Distiller
-from ckd_mmdet.hooks import DistillHook, TeacherJudgement
+from ckd_mmdet.distilled import Distilled
+from ckd_mmdet.hook import check_labels, check_schedules
 from ckd_mmdet.losses import CenterAlignmentLoss, ReviewKDLoss
 from ckd_mmdet.samples import Widths
 from mmengine.dataset import pseudo_collate
@@ -20,7 +20,7 @@ from torch import nn
 
 from tests.small_runs import ROOT
 
-from .toys import batch, built, classifier_config, distiller_config, saved
+from .toys import batch, built, classifier_config, distiller_config, paired, saved
 
 LOSSES = dict(
     loss_ckd=dict(type='ckd_mmdet.CKDLoss', preview=dict(base=1.005)), loss_kd=dict(type='ckd_mmdet.KDLoss'),
@@ -30,14 +30,12 @@ LOSSES = dict(
 
 
 @pytest.fixture
-def distiller(tmp_path: Path) -> Distiller:
+def distiller(tmp_path: Path) -> Distilled:
     teacher = classifier_config('resnet14')
-    made = built(distiller_config(classifier_config(), teacher, saved(built(teacher), tmp_path / 't.pth'), LOSSES))
-    made.has_hook = True
-    return made
+    return paired(distiller_config(classifier_config(), teacher, saved(built(teacher), tmp_path / 't.pth'), LOSSES))
 
 
-def trains(distiller: Distiller, inputs: torch.Tensor, samples: list) -> dict:
+def trains(distiller: Distilled, inputs: torch.Tensor, samples: list) -> dict:
     total, logged = distiller.parse_losses(distiller(inputs, samples, mode='loss'))
     total.backward()
     assert torch.isfinite(total)
@@ -45,18 +43,18 @@ def trains(distiller: Distiller, inputs: torch.Tensor, samples: list) -> dict:
     return logged
 
 
-def test_a_batch_of_one_class_trains_on(distiller: Distiller) -> None:
+def test_a_batch_of_one_class_trains_on(distiller: Distilled) -> None:
     inputs, samples = batch()
     for sample in samples:
         sample.set_gt_label(2)
     assert trains(distiller, inputs, samples)['image.rows'] == 6
 
 
-def test_a_batch_of_one_image_trains_on(distiller: Distiller) -> None:
+def test_a_batch_of_one_image_trains_on(distiller: Distilled) -> None:
     assert trains(distiller, *batch(images=1))['image.rows'] == 1
 
 
-def test_a_mixed_batch_is_refused_by_losses_that_need_one_class(distiller: Distiller) -> None:
+def test_a_mixed_batch_is_refused_by_losses_that_need_one_class(distiller: Distilled) -> None:
     inputs, samples = batch()
     for sample in samples:
         sample.set_gt_score(torch.full((4,), 0.25))
@@ -64,21 +62,19 @@ def test_a_mixed_batch_is_refused_by_losses_that_need_one_class(distiller: Disti
         distiller(inputs, samples, mode='loss')
 
 
-def train_with_labels(distiller: Distiller, labels: list[int]) -> None:
+def train_with_labels(distiller: Distilled, labels: list[int]) -> None:
     dataset = SimpleNamespace(metainfo={}, get_gt_labels=lambda: np.array(labels))
-    hook = DistillHook()
-    hook.distiller = distiller
-    hook.before_train(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), train_loop=None))
+    check_labels(distiller.distillation, dataset)
 
 
 @pytest.mark.parametrize('labels', [[0, 4], [-1, 3]])
-def test_labels_outside_the_range_are_refused_before_training(distiller: Distiller, labels: list[int]) -> None:
+def test_labels_outside_the_range_are_refused_before_training(distiller: Distilled, labels: list[int]) -> None:
     with pytest.raises(ValueError, match=f'labels from 0 to 3, as the student scores 4 classes, and has some from '
                                          f'{labels[0]} to {labels[1]}'):
         train_with_labels(distiller, labels)
 
 
-def test_labels_within_it_are_not(distiller: Distiller) -> None:
+def test_labels_within_it_are_not(distiller: Distilled) -> None:
     train_with_labels(distiller, [0, 3])
 
 
@@ -90,14 +86,11 @@ def test_a_checkpoint_of_another_depth_or_width_is_refused(arch: str, tmp_path: 
                                LOSSES))
 
 
-def test_views_are_judged_by_the_plain_one(distiller: Distiller) -> None:
+def test_views_are_judged_by_the_plain_one(distiller: Distilled) -> None:
     """Of a teacher that never saw turned images, turned ones say nothing."""
     distiller.data_preprocessor.views = 4
-    judgement = TeacherJudgement()
-    judgement.listen(distiller.distiller.values())
     trains(distiller, *batch(views=4))
-    judgement.stop_listening()
-    assert judgement.seen == 6
+    assert distiller.distillation.judgements['image'].counts[1, :-1].sum() == 6
 
 
 def test_a_corrupt_image_is_named(tmp_path: Path) -> None:
@@ -122,40 +115,34 @@ def test_views_without_a_teacher_are_refused(tmp_path: Path) -> None:
         built(dict(type='ckd_mmdet.Distiller', student=student))
 
 
-def test_rows_of_mixed_images_can_be_selected(distiller: Distiller, tmp_path: Path) -> None:
+def test_rows_of_mixed_images_can_be_selected(distiller: Distilled, tmp_path: Path) -> None:
     config = distiller_config(classifier_config(), classifier_config('resnet14'), str(tmp_path / 't.pth'),
                               dict(loss_kd=dict(type='ckd_mmdet.KDLoss')), selector=dict(type='ckd_mmdet.Foreground'))
     inputs, samples = batch()
     for sample in samples:
         sample.set_gt_score(torch.full((4,), 0.25))
-    mixed = built(config)
-    mixed.has_hook = True
-    assert trains(mixed, inputs, samples)['image.rows'] == 6
+    assert trains(paired(config), inputs, samples)['image.rows'] == 6
 
 
-def test_the_logged_loss_is_the_sum(distiller: Distiller) -> None:
+def test_the_logged_loss_is_the_sum(distiller: Distilled) -> None:
     logged = trains(distiller, *batch())
     parts = [value for name, value in logged.items() if 'loss' in name and name != 'loss']
     assert float(logged['loss'].detach()) == pytest.approx(sum(float(part.detach()) for part in parts), rel=1e-5)
     assert logged['task_loss'] < logged['loss']
 
 
-def test_a_preview_in_a_run_by_iterations_is_refused(distiller: Distiller) -> None:
+def test_a_preview_in_a_run_by_iterations_is_refused(distiller: Distilled) -> None:
     loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
-    hook = DistillHook()
-    hook.distiller = distiller
     with pytest.raises(ValueError, match='`image.loss_ckd` has a `preview` that grows by epochs'):
-        hook.before_train(SimpleNamespace(train_loop=loop))
+        check_schedules(distiller.distillation, SimpleNamespace(train_loop=loop))
 
 
-def test_data_with_several_labels_an_image_may_be_distilled_by_maps(distiller: Distiller, tmp_path: Path) -> None:
+def test_data_with_several_labels_an_image_may_be_distilled_by_maps(distiller: Distilled, tmp_path: Path) -> None:
     config = distiller_config(classifier_config(), classifier_config('resnet14'), str(tmp_path / 't.pth'), {})
     config['alignments'] = dict(neck=dict(aligner=dict(type='ckd_mmdet.NeckAligner'),
                                           losses=dict(loss_l2=dict(type='ckd_mmdet.L2Loss'))))
-    hook = DistillHook()
-    hook.distiller = built(config)
     dataset = SimpleNamespace(metainfo={}, get_gt_labels=lambda: np.array([[0], [1, 2]]))  # as it raises there
-    hook.before_train(SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset), train_loop=None))
+    check_labels(paired(config).distillation, dataset)
 
 
 def test_centers_cannot_be_balanced() -> None:

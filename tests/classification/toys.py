@@ -8,6 +8,8 @@ import ckd_mmdet.compat  # noqa: F401  first: mmpretrain's modules need its oper
 import torch
 from ckd_mmdet.aligners import extract_maps
 from ckd_mmdet.alignment import build_alignment
+from ckd_mmdet.classes import SharedClasses
+from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -37,6 +39,13 @@ def built(config: dict) -> nn.Module:
     return model
 
 
+def paired(config: dict) -> nn.Module:
+    """A distilled student that may take a step, its classes without names."""
+    model = built(config)
+    model.distillation.pair(model, None)
+    return model
+
+
 def saved(model: nn.Module, path: Any) -> str:
     torch.save(dict(state_dict=model.state_dict()), path)
     return str(path)
@@ -54,9 +63,10 @@ def aligned(student: nn.Module, teacher: nn.Module, inputs: Tensor, samples: lis
     """What the alignment passes to its losses, and the student's own losses."""
     alignment = build_alignment('image', dict(aligner=dict(type='ckd_mmdet.ImageAligner'),
                                               losses=dict(loss_kd=dict(type='ckd_mmdet.KDLoss')), **cfg))
-    alignment.meet(student, teacher, class_map=False)
-    with alignment.aligner.listen(student) as tape:
+    scorings = alignment.check(student, teacher)
+    pairing = RowPairing(alignment, scorings, SharedClasses.all(scorings[0].num_classes))
+    with pairing.listen(student) as tape:
         losses = student(inputs, samples, mode='loss')
     with torch.no_grad():
         feats = extract_maps(teacher, inputs)
-    return alignment.align(teacher, feats, tape, samples), losses
+    return pairing.ask(teacher, feats, tape, samples)[0], losses

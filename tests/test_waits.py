@@ -1,0 +1,65 @@
+"""Device waits of a training step: on a GPU each stops the host until everything before it is computed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ckd_mmdet.attach import distill_config
+from ckd_mmdet.distillation import LOGGED
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.registry import MODELS
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
+
+WAITS = {'_local_scalar_dense', 'nonzero', 'masked_select', '_unique2', 'unique_dim', 'unique_consecutive', 'equal',
+         'is_nonzero', 'nonzero_numpy', 'item'}
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators whose result the host must read, or whose size it must know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.overloadpacket.__name__
+        by_mask = name in ('index', 'index_put', 'index_put_') and any(
+            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        if name in WAITS or by_mask:
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def waits(model: nn.Module, batch: dict) -> int:
+    torch.manual_seed(0)
+    data = model.data_preprocessor(batch, True)
+    with Waits() as counted:
+        model.parse_losses(model(**data, mode='loss'))
+    return sum(counted.counts.values())
+
+
+@pytest.mark.parametrize(('name', 'most'), [('retinanet', 5), ('faster_rcnn', 3)])
+@pytest.mark.parametrize('method', ['ckd', 'kd'])
+def test_distilling_adds_few_device_waits_to_a_step(name: str, most: int, method: str, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Config(dict(model=toy_config(name), default_scope='mmdet'))
+    config = distill_config(plain, plain, method, teacher_checkpoint=saved_teacher(tmp_path, plain.model))
+    student = MODELS.build(config.model)
+    student.distillation.pair(student, None)
+    alone, batch = toy_model(toy_config(name)), toy_batch(num_items=[3, 5])
+    student.load_state_dict(alone.state_dict(), strict=True)
+    info = MessageHub.get_current_instance().runtime_info
+    monkeypatch.setitem(info, LOGGED, False)
+    for _ in range(21):  # the order of dense labels is checked with a wait in the first steps
+        student(**student.data_preprocessor(batch, True), mode='loss')
+    assert waits(student, batch) - waits(alone, batch) <= most
+    monkeypatch.setitem(info, LOGGED, True)  # the counter sees what it should
+    assert waits(student, batch) > waits(alone, batch)
