@@ -13,6 +13,7 @@ from ckd_mmdet.annotations import categories_in, given_names, is_coco, is_lvis, 
 from ckd_mmdet.config import as_names, dataset_type, inner_datasets, names_of
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
 NUMBERED = 'MMDetection numbers labels in the order of the annotations'
 
@@ -138,21 +139,22 @@ def set_true_names(dataset: Any, names: Sequence[str | None]) -> None:
     """Let ``metainfo.classes`` of a data set, and of the wrappers around it, say what its labels mean.
 
     What was built from its ``metainfo`` before (evaluators, a visualizer) has a copy, see :func:`settle_label_names`.
-    A ``palette`` keeps its colours with their names.
+    A ``palette`` keeps its colours with their names; a label without a name becomes ``'label 3'``.
 
     Args:
         dataset: A built data set, or a wrapper of some.
         names: Of label 0, 1, ..., as :func:`check_label_names` gives them.
     """
-    metas = dataset._metainfo if hasattr(dataset, '_metainfo') else {}
+    names = tuple(f'label {label}' if name is None else name for label, name in enumerate(names))
+    metas = getattr(dataset, '_metainfo', {})
     for meta in metas if isinstance(metas, list) else [metas]:
         given, palette = as_names(meta.get('classes')), meta.get('palette')
-        if isinstance(palette, list | tuple) and given and sorted(given) == sorted(map(str, names)):
+        if isinstance(palette, list | tuple) and given and sorted(given) == sorted(names):
             colours = dict(zip(given, palette, strict=False))
             if len(colours) == len(given):
                 meta['palette'] = [colours[name] for name in names]
-        if given != tuple(names) or isinstance(meta.get('classes'), str):
-            meta['classes'] = tuple(names)
+        if given != names or isinstance(meta.get('classes'), str):
+            meta['classes'] = names
     for inner in _wrapped(dataset):
         set_true_names(inner, names)
 
@@ -202,7 +204,7 @@ def leaves(dataset: Any) -> Iterator[Any]:
 
 def _wrapped(dataset: Any) -> list[Any]:
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    return [one for one in inner if hasattr(one, '__getitem__') and hasattr(one, '__len__')]
+    return [one for one in inner if isinstance(one, Dataset) or hasattr(one, 'metainfo')]
 
 
 def _check(dataset: Any, allow_missing: bool) -> LabelNames:
@@ -271,8 +273,8 @@ def _labels(dataset: Any) -> Iterator[int]:
             if 'gt_label' in image:
                 yield from np.ravel(image['gt_label'])
             for instance in image.get('instances', []):
-                if not instance['ignore_flag']:
-                    yield instance['bbox_label']
+                if not instance.get('ignore_flag'):
+                    yield instance.get('bbox_label', 0)
 
 
 def _difference(first: Sequence[str | None], second: Sequence[str | None]) -> int | None:

@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -350,6 +350,8 @@ def test_a_label_without_a_name_in_open_images_has_none(tmp_path: Path) -> None:
     dataset = open_images_challenge(tmp_path)
     dataset.label_id_mapping['/m/s'] = 4
     assert label_names(dataset) == ('three', 'zero', None, None, 'seven')
+    set_true_names(dataset, label_names(dataset))
+    assert as_names(dataset.metainfo['classes']) == ('three', 'zero', 'label 2', 'label 3', 'seven')
 
 
 # before a data set is built
@@ -424,6 +426,24 @@ def test_a_validation_whose_labels_mean_something_else_is_refused(classes: tuple
     else:
         with pytest.raises(ValueError, match=text):
             check_same_labels(FILE_ORDER, val, 'val_dataloader.dataset')
+
+
+def runner_of(train: Any, val: Any) -> Any:
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=val), evaluator=SimpleNamespace())
+    return SimpleNamespace(train_dataloader=SimpleNamespace(dataset=train), visualizer=SimpleNamespace(), val_loop=loop)
+
+
+def test_a_run_whose_two_files_number_labels_differently_is_refused(tmp_path: Path) -> None:
+    """Both data sets say the same in ``metainfo.classes``, and a perfect student would score as one that guesses."""
+    train, val = coco(tmp_path / 'a'), coco(tmp_path / 'b', content=coco_json(GIVEN))
+    with pytest.raises(ValueError, match=r"`val_dataloader.dataset` needs labels.*label 0 is 'zero' .*b/train.json"):
+        settle_label_names(runner_of(train, val))
+
+
+def test_a_run_that_is_validated_by_a_prompt_keeps_it(tmp_path: Path) -> None:
+    val = coco(tmp_path / 'b', return_classes=True, content=coco_json(GIVEN))
+    settle_label_names(runner_of(coco(tmp_path / 'a'), val))
+    assert val.metainfo['classes'] == GIVEN
 
 
 # objects
