@@ -15,6 +15,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+MOST = 12
+"""Names in a message."""
 NUMBERED = 'MMDetection numbers labels in the order of the annotations'
 
 
@@ -101,7 +103,7 @@ def check_config_names(cfg: Config, *, allow_missing: bool = False) -> None:
         names = tuple(category['name'] for category in categories_in(path))
         missing = tuple(name for name in given if name not in names)
         if missing:
-            whose = f'`metainfo.classes` of {kind.__name__} ({os.path.relpath(path)})'
+            whose = f'`metainfo.classes` of {kind.__name__} ({path})'
             raise ValueError(_refusal(whose, missing, names))
 
 
@@ -225,8 +227,8 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
         if getattr(dataset, 'return_classes', False):
             raise ValueError(f'{whose} needs the order of the annotations, {_listed(found)}, since it is the prompt '
                              f'that the labels point into; it is {_listed(given)}.')
-        note = (f'The annotations of {_called(dataset)} number the labels: {_listed(found)}; `metainfo.classes` says '
-                f'{_listed(given)}. Trained, paired and saved by the former.')
+        note = (f'The labels of {_called(dataset)} follow its annotations: {_listed(found)}; `metainfo.classes` says '
+                f'{_listed(given)}. The order of the annotations is used for training, for pairing and in checkpoints.')
     if missing:
         note = f'{note + " " if note else ""}{_called(dataset)} has no object called {_listed(missing, " or ")}.'
     return LabelNames(found, things(dataset, found), missing, note)
@@ -249,10 +251,11 @@ def _missing(dataset: Any, given: Sequence[str], found: Sequence[str | None]) ->
 def _refusal(whose: str, missing: Sequence[str], vocabulary: Iterable[str]) -> str:
     folded = {str(name).strip().casefold(): str(name) for name in vocabulary}
     told = []
-    for name in missing:
+    for name in missing[:MOST]:
         near = difflib.get_close_matches(name.strip().casefold(), folded, n=3)
         told.append(repr(name) + (f' (they have {_listed([folded[one] for one in near], " and ")})' if near else ''))
-    return (f'{whose} needs names that the annotations have, and they have no {" and no ".join(told)}; objects whose '
+    more = f' and {len(missing) - MOST} more' if len(missing) > MOST else ''
+    return (f'{whose} needs names that the annotations have, and they have no {", no ".join(told)}{more}; objects whose '
             f'name is not given are left out, and other labels move up. Their names are {_listed(folded.values())}. '
             'Write them as they stand there, or train all the same with `--allow-missing-classes` (in a config, '
             '`allow_missing_classes=True`).')
@@ -283,9 +286,9 @@ def _difference(first: Sequence[str | None], second: Sequence[str | None]) -> in
 
 def _called(dataset: Any) -> str:
     path = getattr(dataset, 'ann_file', '') or (getattr(dataset, 'data_root', '') or '')
-    return f'{type(dataset).__name__}{f" ({os.path.relpath(path)})" if path and "://" not in path else ""}'
+    return f'{type(dataset).__name__}{f" ({path})" if path else ""}'
 
 
-def _listed(names: Iterable[Any], join: str = ', ', most: int = 12) -> str:
+def _listed(names: Iterable[Any], join: str = ', ') -> str:
     shown = [repr(name) for name in names]
-    return join.join(shown[:most]) + (f', ... ({len(shown)} in all)' if len(shown) > most else '')
+    return join.join(shown[:MOST]) + (f', ... ({len(shown)} in all)' if len(shown) > MOST else '')

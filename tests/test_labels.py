@@ -246,7 +246,7 @@ def test_every_data_set_of_boxes_is_among_the_types() -> None:
 def test_three_classes_in_another_order_than_the_files_are_told_in_its_order(tmp_path: Path) -> None:
     checked = check_label_names(coco(tmp_path))
     assert checked.names == checked.of_objects == FILE_ORDER and checked.missing == ()
-    assert "number the labels: 'zero', 'three', 'seven'; `metainfo.classes` says 'three', 'zero'" in checked.note
+    assert "annotations: 'zero', 'three', 'seven'; `metainfo.classes` says 'three', 'zero'" in checked.note
 
 
 def test_classes_that_nobody_asks_for_are_no_fault(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_name_that_the_annotations_lack_is_refused_with_its_near_miss(make: Ca
 
 
 def test_all_names_in_upper_case_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'THREE' \(they have 'three'\) and no 'ZERO'"):
+    with pytest.raises(ValueError, match=r"'THREE' \(they have 'three'\), no 'ZERO'"):
         check_label_names(coco(tmp_path, ('THREE', 'ZERO', 'SEVEN')))
 
 
@@ -378,6 +378,12 @@ def test_a_config_whose_file_numbers_its_labels_otherwise_waits_for_the_data_set
         if file != 'not_there.json':
             write(tmp_path / file, coco_json())
         check_config_names(config(('ZERO',), str(tmp_path / file), kind))
+
+
+def test_a_message_about_many_names_stays_short(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no 'name 11' and 68 more;") as refused:
+        check_label_names(coco(tmp_path, tuple(f'name {i}' for i in range(80))))
+    assert len(str(refused.value)) < 800
 
 
 # wrappers
