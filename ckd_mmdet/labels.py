@@ -256,9 +256,9 @@ def _refusal(whose: str, missing: Sequence[str], vocabulary: Iterable[str]) -> s
         told.append(repr(name) + (f' (they have {_listed([folded[one] for one in near], " and ")})' if near else ''))
     more = f' and {len(missing) - MOST} more' if len(missing) > MOST else ''
     return (f'{whose} needs names that the annotations have, and they have no {", no ".join(told)}{more}; objects '
-            f'whose name is not given are left out, and other labels move up. Their names are {_listed(folded.values())}. '
-            'Write them as they stand there, or train all the same with `--allow-missing-classes` (in a config, '
-            '`allow_missing_classes=True`).')
+            f'whose name is not given are left out, and other labels move up. Their names are '
+            f'{_listed(folded.values())}. Write them as they stand there, or train all the same with '
+            '`--allow-missing-classes` (in a config, `allow_missing_classes=True`).')
 
 
 def _is_of_objects(dataset: Any) -> bool:
