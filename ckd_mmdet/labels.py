@@ -13,7 +13,10 @@ from ckd_mmdet.annotations import categories_in, given_names, is_coco, is_lvis, 
 from ckd_mmdet.config import as_names, dataset_type, inner_datasets, names_of
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch.utils.data import Dataset
 
+MOST = 12
+"""Names in a message."""
 NUMBERED = 'MMDetection numbers labels in the order of the annotations'
 
 
@@ -100,7 +103,7 @@ def check_config_names(cfg: Config, *, allow_missing: bool = False) -> None:
         names = tuple(category['name'] for category in categories_in(path))
         missing = tuple(name for name in given if name not in names)
         if missing:
-            whose = f'`metainfo.classes` of {kind.__name__} ({os.path.relpath(path)})'
+            whose = f'`metainfo.classes` of {kind.__name__} ({path})'
             raise ValueError(_refusal(whose, missing, names))
 
 
@@ -138,21 +141,22 @@ def set_true_names(dataset: Any, names: Sequence[str | None]) -> None:
     """Let ``metainfo.classes`` of a data set, and of the wrappers around it, say what its labels mean.
 
     What was built from its ``metainfo`` before (evaluators, a visualizer) has a copy, see :func:`settle_label_names`.
-    A ``palette`` keeps its colours with their names.
+    A ``palette`` keeps its colours with their names; a label without a name becomes ``'label 3'``.
 
     Args:
         dataset: A built data set, or a wrapper of some.
         names: Of label 0, 1, ..., as :func:`check_label_names` gives them.
     """
-    metas = dataset._metainfo if hasattr(dataset, '_metainfo') else {}
+    names = tuple(f'label {label}' if name is None else name for label, name in enumerate(names))
+    metas = getattr(dataset, '_metainfo', {})
     for meta in metas if isinstance(metas, list) else [metas]:
         given, palette = as_names(meta.get('classes')), meta.get('palette')
-        if isinstance(palette, list | tuple) and given and sorted(given) == sorted(map(str, names)):
+        if isinstance(palette, list | tuple) and given and sorted(given) == sorted(names):
             colours = dict(zip(given, palette, strict=False))
             if len(colours) == len(given):
                 meta['palette'] = [colours[name] for name in names]
-        if given != tuple(names) or isinstance(meta.get('classes'), str):
-            meta['classes'] = tuple(names)
+        if given != names or isinstance(meta.get('classes'), str):
+            meta['classes'] = names
     for inner in _wrapped(dataset):
         set_true_names(inner, names)
 
@@ -202,7 +206,7 @@ def leaves(dataset: Any) -> Iterator[Any]:
 
 def _wrapped(dataset: Any) -> list[Any]:
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    return [one for one in inner if hasattr(one, '__getitem__') and hasattr(one, '__len__')]
+    return [one for one in inner if isinstance(one, Dataset) or hasattr(one, 'metainfo')]
 
 
 def _check(dataset: Any, allow_missing: bool) -> LabelNames:
@@ -223,8 +227,8 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
         if getattr(dataset, 'return_classes', False):
             raise ValueError(f'{whose} needs the order of the annotations, {_listed(found)}, since it is the prompt '
                              f'that the labels point into; it is {_listed(given)}.')
-        note = (f'The annotations of {_called(dataset)} number the labels: {_listed(found)}; `metainfo.classes` says '
-                f'{_listed(given)}. Trained, paired and saved by the former.')
+        note = (f'The labels of {_called(dataset)} follow its annotations: {_listed(found)}; `metainfo.classes` says '
+                f'{_listed(given)}. The order of the annotations is used for training, for pairing and in checkpoints.')
     if missing:
         note = f'{note + " " if note else ""}{_called(dataset)} has no object called {_listed(missing, " or ")}.'
     return LabelNames(found, things(dataset, found), missing, note)
@@ -247,13 +251,14 @@ def _missing(dataset: Any, given: Sequence[str], found: Sequence[str | None]) ->
 def _refusal(whose: str, missing: Sequence[str], vocabulary: Iterable[str]) -> str:
     folded = {str(name).strip().casefold(): str(name) for name in vocabulary}
     told = []
-    for name in missing:
+    for name in missing[:MOST]:
         near = difflib.get_close_matches(name.strip().casefold(), folded, n=3)
         told.append(repr(name) + (f' (they have {_listed([folded[one] for one in near], " and ")})' if near else ''))
-    return (f'{whose} needs names that the annotations have, and they have no {" and no ".join(told)}; objects whose '
-            f'name is not given are left out, and other labels move up. Their names are {_listed(folded.values())}. '
-            'Write them as they stand there, or train all the same with `--allow-missing-classes` (in a config, '
-            '`allow_missing_classes=True`).')
+    more = f' and {len(missing) - MOST} more' if len(missing) > MOST else ''
+    return (f'{whose} needs names that the annotations have, and they have no {", no ".join(told)}{more}; objects '
+            f'whose name is not given are left out, and other labels move up. Their names are '
+            f'{_listed(folded.values())}. Write them as they stand there, or train all the same with '
+            '`--allow-missing-classes` (in a config, `allow_missing_classes=True`).')
 
 
 def _is_of_objects(dataset: Any) -> bool:
@@ -271,8 +276,8 @@ def _labels(dataset: Any) -> Iterator[int]:
             if 'gt_label' in image:
                 yield from np.ravel(image['gt_label'])
             for instance in image.get('instances', []):
-                if not instance['ignore_flag']:
-                    yield instance['bbox_label']
+                if not instance.get('ignore_flag'):
+                    yield instance.get('bbox_label', 0)
 
 
 def _difference(first: Sequence[str | None], second: Sequence[str | None]) -> int | None:
@@ -281,9 +286,9 @@ def _difference(first: Sequence[str | None], second: Sequence[str | None]) -> in
 
 def _called(dataset: Any) -> str:
     path = getattr(dataset, 'ann_file', '') or (getattr(dataset, 'data_root', '') or '')
-    return f'{type(dataset).__name__}{f" ({os.path.relpath(path)})" if path and "://" not in path else ""}'
+    return f'{type(dataset).__name__}{f" ({path})" if path else ""}'
 
 
-def _listed(names: Iterable[Any], join: str = ', ', most: int = 12) -> str:
+def _listed(names: Iterable[Any], join: str = ', ') -> str:
     shown = [repr(name) for name in names]
-    return join.join(shown[:most]) + (f', ... ({len(shown)} in all)' if len(shown) > most else '')
+    return join.join(shown[:MOST]) + (f', ... ({len(shown)} in all)' if len(shown) > MOST else '')

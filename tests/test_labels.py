@@ -6,7 +6,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -246,7 +246,7 @@ def test_every_data_set_of_boxes_is_among_the_types() -> None:
 def test_three_classes_in_another_order_than_the_files_are_told_in_its_order(tmp_path: Path) -> None:
     checked = check_label_names(coco(tmp_path))
     assert checked.names == checked.of_objects == FILE_ORDER and checked.missing == ()
-    assert "number the labels: 'zero', 'three', 'seven'; `metainfo.classes` says 'three', 'zero'" in checked.note
+    assert "annotations: 'zero', 'three', 'seven'; `metainfo.classes` says 'three', 'zero'" in checked.note
 
 
 def test_classes_that_nobody_asks_for_are_no_fault(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_name_that_the_annotations_lack_is_refused_with_its_near_miss(make: Ca
 
 
 def test_all_names_in_upper_case_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'THREE' \(they have 'three'\) and no 'ZERO'"):
+    with pytest.raises(ValueError, match=r"'THREE' \(they have 'three'\), no 'ZERO'"):
         check_label_names(coco(tmp_path, ('THREE', 'ZERO', 'SEVEN')))
 
 
@@ -350,6 +350,8 @@ def test_a_label_without_a_name_in_open_images_has_none(tmp_path: Path) -> None:
     dataset = open_images_challenge(tmp_path)
     dataset.label_id_mapping['/m/s'] = 4
     assert label_names(dataset) == ('three', 'zero', None, None, 'seven')
+    set_true_names(dataset, label_names(dataset))
+    assert as_names(dataset.metainfo['classes']) == ('three', 'zero', 'label 2', 'label 3', 'seven')
 
 
 # before a data set is built
@@ -376,6 +378,12 @@ def test_a_config_whose_file_numbers_its_labels_otherwise_waits_for_the_data_set
         if file != 'not_there.json':
             write(tmp_path / file, coco_json())
         check_config_names(config(('ZERO',), str(tmp_path / file), kind))
+
+
+def test_a_message_about_many_names_stays_short(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no 'name 11' and 68 more;") as refused:
+        check_label_names(coco(tmp_path, tuple(f'name {i}' for i in range(80))))
+    assert len(str(refused.value)) < 800
 
 
 # wrappers
@@ -424,6 +432,24 @@ def test_a_validation_whose_labels_mean_something_else_is_refused(classes: tuple
     else:
         with pytest.raises(ValueError, match=text):
             check_same_labels(FILE_ORDER, val, 'val_dataloader.dataset')
+
+
+def runner_of(train: Any, val: Any) -> Any:
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=val), evaluator=SimpleNamespace())
+    return SimpleNamespace(train_dataloader=SimpleNamespace(dataset=train), visualizer=SimpleNamespace(), val_loop=loop)
+
+
+def test_a_run_whose_two_files_number_labels_differently_is_refused(tmp_path: Path) -> None:
+    """Both data sets say the same in ``metainfo.classes``, and a perfect student would score as one that guesses."""
+    train, val = coco(tmp_path / 'a'), coco(tmp_path / 'b', content=coco_json(GIVEN))
+    with pytest.raises(ValueError, match=r"`val_dataloader.dataset` needs labels.*label 0 is 'zero' .*b/train.json"):
+        settle_label_names(runner_of(train, val))
+
+
+def test_a_run_that_is_validated_by_a_prompt_keeps_it(tmp_path: Path) -> None:
+    val = coco(tmp_path / 'b', return_classes=True, content=coco_json(GIVEN))
+    settle_label_names(runner_of(coco(tmp_path / 'a'), val))
+    assert val.metainfo['classes'] == GIVEN
 
 
 # objects
