@@ -93,11 +93,12 @@ def test_no_function_of_this_process_is_given_another_state(tmp_path: Path) -> N
 def scheduler_states() -> list[dict]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1, momentum=0.9)
     made = [schedulers.LinearLR(optimizer), schedulers.MultiStepLR(optimizer, [2, 3]), schedulers.StepLR(optimizer, 2),
-            schedulers.CosineAnnealingLR(optimizer, 5, eta_min=0.), schedulers.OneCycleLR(optimizer, eta_max=1.0, total_steps=9),
-            schedulers.OneCycleLR(optimizer, eta_max=1.0, total_steps=9, anneal_strategy='linear'),
-            schedulers.PolyLR(optimizer), schedulers.ConstantLR(optimizer), schedulers.ExponentialLR(optimizer, 0.9),
-            schedulers.CosineRestartLR(optimizer, [2, 3], eta_min=0.), schedulers.ReduceOnPlateauLR(optimizer, monitor='loss'),
-            schedulers.MultiStepMomentum(optimizer, [2])]
+            schedulers.CosineAnnealingLR(optimizer, 5, eta_min=0.), schedulers.PolyLR(optimizer),
+            *(schedulers.OneCycleLR(optimizer, eta_max=1.0, total_steps=9, anneal_strategy=how)
+              for how in ('cos', 'linear')),
+            schedulers.ConstantLR(optimizer), schedulers.ExponentialLR(optimizer, 0.9),
+            schedulers.CosineRestartLR(optimizer, [2, 3], [1, 1], eta_min=0.),
+            schedulers.ReduceOnPlateauLR(optimizer, monitor='loss'), schedulers.MultiStepMomentum(optimizer, [2])]
     return [each.state_dict() for each in made]
 
 

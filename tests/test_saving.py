@@ -1,0 +1,369 @@
+"""At every moment of a save something whole is there, and it is what is found."""
+
+import errno
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import mmengine.hooks.checkpoint_hook as theirs
+import pytest
+import torch
+from ckd_mmdet import files, saving
+from ckd_mmdet.files import part_of, write_whole
+from ckd_mmdet.saving import (
+    BACKEND,
+    checkpoint_to_resume,
+    is_whole,
+    make_saving_atomic,
+    newest_whole_checkpoint,
+    read_outline,
+)
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class Killed(BaseException):
+    """Nothing in the process catches it, as nothing outlives SIGKILL."""
+
+
+class Numbers(Dataset):
+    metainfo = dict(classes=('a',))
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.ones(1)
+
+
+class Model(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs: list, mode: str = 'tensor', **unused: object) -> object:
+        out = self.layer(torch.stack(list(inputs)))
+        return dict(loss=out.sum()) if mode == 'loss' else [out]
+
+
+class Score(BaseMetric):
+    """Best in epoch 2 of 3."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.scores = iter([1.0, 3.0, 2.0][first:])
+
+    def process(self, data_batch: object, data_samples: object) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        return dict(acc=next(self.scores))
+
+
+class Atomic(Hook):
+    def before_run(self, runner: Runner) -> None:
+        make_saving_atomic(runner)
+
+
+_numbers = iter(range(1000))
+
+
+def toy_runner(work_dir: Path, atomic: bool = True, resume: Path | None = None, **checkpoint: object) -> Runner:
+    """Three epochs of two steps; each saves, and is validated where ``save_best`` is given."""
+    hook = dict(type='CheckpointHook', **{'interval': 1, 'max_keep_ckpts': 1, **checkpoint})
+    first = int(re.findall(r'\d+', resume.stem)[0]) if resume else 0
+    validated = dict(val_dataloader=dict(batch_size=1, dataset=Numbers(), sampler=dict(type='DefaultSampler'),
+                                         num_workers=0),
+                     val_cfg=dict(), val_evaluator=Evaluator(Score(first))) if 'save_best' in checkpoint else {}
+    by_epoch = hook.get('by_epoch', True)
+    sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler')
+    return Runner(
+        Model(), str(work_dir), default_scope='mmengine', experiment_name=f'saving_{next(_numbers)}', log_level='ERROR',
+        train_dataloader=dict(batch_size=1, dataset=Numbers(), sampler=sampler, num_workers=0),
+        train_cfg=dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=3),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), **validated,
+        default_hooks=dict(checkpoint=hook, logger=None), custom_hooks=[Atomic()] if atomic else [],
+        load_from=None if resume is None else str(resume), resume=resume is not None, cfg=Config())
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob('*.pth'))
+
+
+# the moments of a save
+
+MOMENTS = ('write', 'half written', 'sync', 'rename', 'last_checkpoint', 'half last_checkpoint', 'last_checkpoint anew',
+           'removal')
+
+
+def kill_at(moment: str, epoch: int, patch: pytest.MonkeyPatch) -> None:
+    """Let the process die at a moment of an epoch's first save."""
+    name = f'epoch_{epoch}.pth'
+    fsync, replace, unlink, opened = os.fsync, os.replace, Path.unlink, open
+
+    def dying(file: object, *arguments: object, **options: object) -> object:
+        if str(file).endswith(f'.{name}.part') and moment in ('write', 'half written'):
+            if moment == 'half written':
+                with opened(file, 'wb') as part:
+                    part.write(b'PK\x03\x04 half')
+            raise Killed
+        return opened(file, *arguments, **options)
+
+    def dying_last(file: object, *arguments: object, **options: object) -> object:
+        if str(file).endswith('last_checkpoint') and saved(file):
+            if moment == 'half last_checkpoint':
+                opened(file, 'w').close()
+            if moment in ('last_checkpoint', 'half last_checkpoint'):
+                raise Killed
+        return opened(file, *arguments, **options)
+
+    def saved(last: object) -> bool:
+        return Path(last).with_name(name).exists()
+
+    def dying_sync(number: int) -> None:
+        if moment == 'sync' and os.path.realpath(f'/proc/self/fd/{number}').endswith(f'.{name}.part'):
+            raise Killed
+        fsync(number)
+
+    def dying_replace(source: object, target: object) -> None:
+        if moment == 'rename' and Path(target).name == name:
+            raise Killed
+        if moment == 'last_checkpoint anew' and Path(target).name == 'last_checkpoint' and saved(target):
+            raise Killed
+        replace(source, target)
+
+    def dying_unlink(path: Path, missing_ok: bool = False) -> None:
+        if moment == 'removal' and path.name == f'epoch_{epoch - 1}.pth':
+            raise Killed
+        unlink(path, missing_ok=missing_ok)
+
+    patch.setattr(files, 'open', dying, raising=False)
+    patch.setattr(theirs, 'open', dying_last, raising=False)
+    patch.setattr(os, 'fsync', dying_sync)
+    patch.setattr(os, 'replace', dying_replace)
+    patch.setattr(Path, 'unlink', dying_unlink)
+
+
+@pytest.mark.parametrize('save_best', [False, True], ids=['', 'best'])
+@pytest.mark.parametrize('moment', MOMENTS)
+def test_a_kill_at_any_moment_of_a_save_leaves_a_whole_checkpoint(moment: str, save_best: bool, tmp_path: Path) -> None:
+    more = dict(save_best='acc') if save_best else {}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at(moment, 2, patch)
+        toy_runner(tmp_path, **more).train()
+    found = checkpoint_to_resume(tmp_path)
+    is_renamed = moment == 'removal' or 'last_checkpoint' in moment
+    assert found == tmp_path / f'epoch_{2 if is_renamed else 1}.pth'
+    if save_best:
+        assert 'best_acc_epoch_1.pth' in names(tmp_path)
+    runner = toy_runner(tmp_path, resume=found, **more)
+    runner.train()
+    assert runner.epoch == 3 and (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'epoch_3.pth')
+    assert is_whole(tmp_path / 'epoch_3.pth') and not list(tmp_path.glob('.*.part'))
+
+
+def test_without_it_mmengine_loses_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the rest guards against; where MMEngine mends it, ours can go."""
+    put = saving.LocalBackend.put
+    monkeypatch.setattr(saving.LocalBackend, 'put', lambda self, obj, path: (
+        (_ for _ in ()).throw(Killed) if 'epoch_2' in str(path) else put(self, obj, path)))
+    with pytest.raises(Killed):
+        toy_runner(tmp_path, atomic=False).train()
+    assert names(tmp_path) == []
+
+
+def test_an_old_best_checkpoint_goes_when_the_new_one_is_whole(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, 'replace', lambda source, target: (
+            (_ for _ in ()).throw(Killed) if 'best_acc_epoch_2' in str(target) else Path(source).rename(target)))
+        toy_runner(tmp_path, save_best='acc').train()
+    assert names(tmp_path) == ['best_acc_epoch_1.pth', 'epoch_2.pth']
+    toy_runner(tmp_path / 'whole', save_best='acc').train()
+    assert names(tmp_path / 'whole') == ['best_acc_epoch_2.pth', 'epoch_3.pth']
+    assert torch.load(tmp_path / 'whole/best_acc_epoch_2.pth', weights_only=False)['meta']['epoch'] == 2
+
+
+@pytest.mark.parametrize('keep', [1, 2, -1])
+@pytest.mark.parametrize('checkpoint', [
+    {}, dict(by_epoch=False), dict(out_dir='elsewhere'), dict(backend_args=dict(backend='local')),
+    dict(file_client_args=dict(backend='disk'))], ids=['', 'iterations', 'out_dir', 'backend_args', 'file_client_args'])
+def test_as_many_checkpoints_stay_as_are_to_be_kept(checkpoint: dict, keep: int, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner = toy_runner(tmp_path / 'run', max_keep_ckpts=keep, **checkpoint)
+    runner.train()
+    folder = tmp_path / ('elsewhere/run' if 'out_dir' in checkpoint else 'run')
+    series = 'iter' if checkpoint.get('by_epoch') is False else 'epoch'
+    assert names(folder) == [f'{series}_{n}.pth' for n in range(1, 4)][-keep if keep > 0 else 0:]
+    hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    assert hook.backend_args['backend'] == BACKEND and hook.file_client_args is None
+    assert newest_whole_checkpoint(tmp_path / 'run').resolve() == folder / f'{series}_3.pth'
+
+
+def test_a_storage_of_ones_own_is_left_alone(tmp_path: Path) -> None:
+    hooks = [CheckpointHook(backend_args=dict(backend='petrel')), CheckpointHook(out_dir='s3://bucket/runs')]
+    before = [dict(vars(hook)) for hook in hooks]
+    make_saving_atomic(SimpleNamespace(hooks=hooks, work_dir=str(tmp_path)))
+    assert [vars(hook) for hook in hooks] == before
+
+
+def test_a_second_call_and_a_second_run_change_nothing(tmp_path: Path) -> None:
+    runner = toy_runner(tmp_path)
+    make_saving_atomic(runner)
+    before = len(runner.hooks)
+    runner.train()  # its hook calls again
+    assert len(runner.hooks) == before and names(tmp_path) == ['epoch_3.pth']
+
+
+def test_what_a_failed_run_wanted_to_remove_is_no_other_runs(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at('write', 2, patch)
+        toy_runner(tmp_path / 'killed').train()
+    toy_runner(tmp_path / 'other').train()
+    assert names(tmp_path / 'killed') == ['epoch_1.pth']
+
+
+# a full disk
+
+def no_space(*unused: object) -> None:
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / 'x.pth', b'before')
+    monkeypatch.setattr(os, 'fsync', no_space)
+    with pytest.raises(OSError, match=r'disk full: 3\.5 MB wanted for .*x\.pth, \d+\.\d MB are free'):
+        write_whole(tmp_path / 'x.pth', bytes(3_500_000))
+    assert [path.name for path in tmp_path.iterdir()] == ['x.pth'] and (tmp_path / 'x.pth').read_bytes() == b'before'
+
+
+def test_a_run_on_a_full_disk_can_go_on_later(tmp_path: Path) -> None:
+    runner = toy_runner(tmp_path)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=r'disk full: \d+\.\d MB wanted'):
+        patch.setattr(os, 'replace', lambda source, target: (
+            no_space() if Path(target).name == 'epoch_2.pth' else Path(source).rename(target)))
+        runner.train()
+    assert checkpoint_to_resume(tmp_path) == tmp_path / 'epoch_1.pth'
+
+
+# what is found
+
+def save(path: Path, step: int, **more: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(meta=dict(epoch=step, iter=2 * step), state_dict=nn.Linear(1, 1).state_dict(), optimizer={},
+                    **more), path)
+    return path
+
+
+def last(folder: Path, text: str) -> None:
+    (folder / 'last_checkpoint').write_text(text)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    'missing': (lambda folder: None, 'last_checkpoint is missing'),
+    'empty': (lambda folder: last(folder, ''), 'last_checkpoint is empty'),
+    'half-written': (lambda folder: last(folder, str(folder / 'epoch_3.pth')[:-3]), 'which is not there'),
+    'of a removed file': (lambda folder: last(folder, str(folder / 'epoch_9.pth')), "epoch_9.pth', which is not there"),
+    'of a file that is cut off': (lambda folder: (cut(save(folder / 'epoch_4.pth', 4)),
+                                                  last(folder, str(folder / 'epoch_4.pth')))[0],
+                                  'epoch_4.pth, which is cut off'),
+    'of a file that is empty': (lambda folder: ((folder / 'epoch_4.pth').touch(),
+                                                last(folder, str(folder / 'epoch_4.pth'))), 'cut off'),
+    'of an older file': (lambda folder: last(folder, str(folder / 'epoch_2.pth')), 'epoch_2.pth is not the newest'),
+    'no text': (lambda folder: (folder / 'last_checkpoint').write_bytes(b'\xff\xfe'), 'which is not there'),
+}
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    lines: list[str] = []
+    monkeypatch.setattr(saving, 'print_log', lambda text, logger: lines.append(text))
+    yield lines
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_the_newest_whole_checkpoint_is_found_and_it_is_said_why(name: str, tmp_path: Path, said: list[str]) -> None:
+    for step in (2, 3, 10):
+        save(tmp_path / f'epoch_{step}.pth', step)
+    (tmp_path / 'epoch_10.pth').unlink()
+    spoil, why = BROKEN[name]
+    spoil(tmp_path)
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_3.pth'
+    assert len(said) == 1 and why in said[0] and said[0].endswith(f'newest whole checkpoint is {tmp_path}/epoch_3.pth.')
+
+
+def test_the_named_checkpoint_needs_no_words(tmp_path: Path, said: list[str]) -> None:
+    for step in (9, 10):
+        save(tmp_path / f'epoch_{step}.pth', step)
+    last(tmp_path, str(tmp_path / 'epoch_10.pth'))
+    assert newest_whole_checkpoint(str(tmp_path)) == tmp_path / 'epoch_10.pth' and said == []
+
+
+def test_epochs_are_ordered_as_numbers_and_iterations_by_what_was_trained(tmp_path: Path) -> None:
+    for step in (9, 10):
+        save(tmp_path / f'epoch_{step}.pth', step)
+    save(tmp_path / 'iter_19.pth', 9)
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / 'epoch_10.pth'
+    save(tmp_path / 'iter_22.pth', 11)
+    assert newest_whole_checkpoint(tmp_path) == tmp_path / 'iter_22.pth'
+
+
+def test_a_student_a_best_one_and_a_part_are_nothing_to_resume_from(tmp_path: Path) -> None:
+    def weights(name: str) -> None:
+        torch.save(dict(meta=dict(epoch=9, iter=18), state_dict={}), tmp_path / name)
+
+    weights('student.pth')
+    weights('best_acc_epoch_9.pth')
+    save(tmp_path / 'x.pth', 9).rename(part_of(tmp_path / 'epoch_9.pth'))
+    assert checkpoint_to_resume(tmp_path) is None  # a part is no checkpoint
+    save(tmp_path / 'epoch_1.pth', 1)
+    assert checkpoint_to_resume(tmp_path) == tmp_path / 'epoch_1.pth'
+
+
+def test_checkpoints_of_which_none_is_whole_are_refused(tmp_path: Path) -> None:
+    cut(save(tmp_path / 'epoch_1.pth', 1))
+    save(tmp_path / 'epoch_2.pth', 2).write_bytes(b'')
+    with pytest.raises(ValueError, match=r'`--resume` needs a whole checkpoint.*epoch_1.pth, epoch_2.pth.*cut off'):
+        checkpoint_to_resume(tmp_path)
+    assert newest_whole_checkpoint(tmp_path / 'never') is None
+
+
+def test_a_copied_work_dir_goes_on_from_its_own_files(tmp_path: Path) -> None:
+    save(tmp_path / 'first/epoch_1.pth', 1)
+    last(tmp_path / 'first', str(tmp_path / 'first/epoch_1.pth'))
+    save(tmp_path / 'copy/epoch_1.pth', 1)
+    last(tmp_path / 'copy', str(tmp_path / 'first/epoch_1.pth'))
+    assert newest_whole_checkpoint(tmp_path / 'copy') == tmp_path / 'copy/epoch_1.pth'
+
+
+def test_no_cut_of_a_checkpoint_is_whole(tmp_path: Path) -> None:
+    path = save(tmp_path / 'epoch_1.pth', 1)
+    content = path.read_bytes()
+    for end in {*range(0, len(content), 61), len(content) - 1}:
+        path.write_bytes(content[:end])
+        assert not is_whole(path), end
+
+
+class Runs:
+    def __reduce__(self) -> tuple:
+        return os.system, ('exit 3',)
+
+
+def test_a_look_at_a_checkpoint_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, 'system', os.system)
+    path = save(tmp_path / 'epoch_1.pth', 1, message_hub=[Runs(), pickle.PickleBuffer])
+    called = []
+    monkeypatch.setattr(os, 'system', called.append)
+    assert read_outline(path).epoch == 1 and called == []
