@@ -3,6 +3,7 @@
 import pytest
 import torch
 from ckd_mmdet.functional import agreement
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.functional.loops import STUDENT, TEACHER, agreement_numbers
 
@@ -54,3 +55,32 @@ def test_it_gives_scalars_in_float32_without_gradient_and_no_name_with_loss() ->
 def test_rows_that_do_not_pair_are_refused() -> None:
     with pytest.raises(ValueError, match=r'`agreement` needs `student` and `teacher` of one shape'):
         agreement(torch.zeros(2, 5), torch.zeros(3, 5))
+
+
+@pytest.mark.parametrize('n', [1024, 1025, 2500, 8192])
+def test_of_many_rows_1024_at_even_distances_stand_for_all(n: int) -> None:
+    torch.manual_seed(0)
+    teacher = torch.randn(n, 6)
+    student = teacher + torch.randn(n, 6)
+    chosen = [k * n // 1024 for k in range(1024)]
+    assert chosen[0] == 0 and len(set(chosen)) == 1024 and n - n / 1024 - 1 <= chosen[-1] < n
+    numbers, sample = agreement(student, teacher), agreement(student[chosen], teacher[chosen])
+    assert numbers['rows'] == n
+    assert (numbers['cosine'], numbers['retrieval']) == (sample['cosine'], sample['retrieval'])
+    assert 0 < numbers['retrieval'] < 1
+
+
+def test_of_many_rows_no_tensor_is_larger_than_the_cosines_of_1024() -> None:
+    class Largest(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and not func.is_view:
+                self.elements = max(self.elements, out.numel())
+            return out
+
+    rows = torch.randn(8192, 81)
+    with Largest() as largest:
+        agreement(rows, rows)
+    assert largest.elements == 1024**2
