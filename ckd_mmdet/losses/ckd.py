@@ -22,7 +22,7 @@ class CKDLoss(RowLoss):
     r"""Contrast of each row's student logits with the teacher's, against the other rows (CKD, arXiv 2404.14109).
 
     Three things are chosen apart: the *anchors*, rows whose loss counts; the *negatives* of an anchor, rows that it is
-    told from; and the loss of an anchor, :func:`ckd_mmdet.functional.ckd_loss`. The rows of one process are each
+    contrasted with; and the loss of an anchor, :func:`ckd_mmdet.functional.ckd_loss`. The rows of one process are each
     other's negatives: under DDP the loss is the mean of the ranks' own values, not the value of the joined rows. It
     depends on their number (about :math:`\log n - 1` at best for ``temperature=1``).
 

@@ -20,7 +20,7 @@ def samples() -> AlignedSamples:
     """Three classes; 3 is background."""
     torch.manual_seed(0)
     return AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 3,
-                          image_ids=torch.tensor([0, 0, 1, 1, 1, 3]), labels=torch.tensor([0, 3, 0, 1, 2, 3]))
+                          image_ids=torch.tensor([0, 0, 1, 1, 1, 3]), labels=torch.tensor([0, 3, 0, 0, 2, 3]))
 
 
 def rows(samples: AlignedSamples, **settings: Any) -> Tensor:
