@@ -17,6 +17,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'classes': TENSORS,
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
+    'seeding': TENSORS | {'numpy', 'mmengine'},
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
     'losses': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.functional', 'ckd_mmdet.registry'},
