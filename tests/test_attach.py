@@ -73,6 +73,7 @@ def test_the_heads_decide_the_aligner_and_it_the_recipe(student: str, teacher: s
 def test_what_is_chosen_gives_a_loss(student: str, teacher: str, losses: set[str], tmp_path: Path) -> None:
     checkpoint = saved_teacher(tmp_path, toy_config(teacher), classes=NAMES)
     distiller = MODELS.build(attached(plain(student), plain(teacher), teacher_checkpoint=checkpoint).model)
+    distiller.distillation.pair(distiller, None)
     batch = distiller.data_preprocessor(toy_batch(num_items=[3, 3]), training=True)
     got = {key: value.item() for key, value in distiller(**batch, mode='loss').items() if key in losses}
     assert set(got) == losses and all(0 < value < 100 for value in got.values())
@@ -142,7 +143,7 @@ def test_a_preprocessing_outside_the_model_stays_the_students(tmp_path: Path) ->
     # the Runner hands it to the model
     distiller = MODELS.build(dict(**cfg.model, data_preprocessor=cfg.data_preprocessor))
     assert distiller.data_preprocessor.mean.flatten().tolist() == [1, 2, 3]
-    assert distiller.teacher.model.data_preprocessor.mean.flatten()[0] == pytest.approx(123.675)
+    assert distiller.distillation.teachers[None].model.data_preprocessor.mean.flatten()[0] == pytest.approx(123.675)
 
 
 # what is said

@@ -65,12 +65,13 @@ def test_the_tool_writes_what_it_prints(config, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_each_variant_runs_heads_and_losses_as_often_as_it_says(steps, variant):
-    model = steps.distiller
-    loss, = model.distiller['roi'].losses.values()
+    model = steps.student
+    loss, = model.distillation.losses.values()
     assert isinstance(loss, CKDLoss)
     with ExitStack() as stack:
         student, teacher, ours = (stack.enter_context(ModuleTap(module, name)) for module, name in (
-            (model.student.roi_head.bbox_head, 'student'), (model.teacher.model.roi_head.bbox_head, 'teacher'),
+            (model.roi_head.bbox_head, 'student'),
+            (model.distillation.teachers[None].model.roi_head.bbox_head, 'teacher'),
             (loss, 'loss')))
         assert steps(variant, seed=0) > 0
     assert len(student.calls) == ROI_HEADS[variant]
@@ -84,10 +85,10 @@ def test_the_released_order_has_the_distillers_own_losses_and_gradients(steps):
     found = {}
     for variant in ('distilled', 'released_order'):
         torch.manual_seed(0)
-        data = steps.distiller.data_preprocessor(steps.batch, training=True)
-        losses = VARIANTS[variant](steps.distiller, **data)
-        gradient, = torch.autograd.grad(steps.distiller.parse_losses(losses)[0],
-                                        steps.distiller.student.roi_head.bbox_head.fc_cls.weight)
+        data = steps.student.data_preprocessor(steps.batch, training=True)
+        losses = VARIANTS[variant](steps.student, **data)
+        gradient, = torch.autograd.grad(steps.student.parse_losses(losses)[0],
+                                        steps.student.roi_head.bbox_head.fc_cls.weight)
         found[variant] = losses['roi.loss_ckd'], losses['loss_cls'], gradient
     for ours, theirs in zip(found['distilled'], found['released_order'], strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -95,14 +96,14 @@ def test_the_released_order_has_the_distillers_own_losses_and_gradients(steps):
 
 
 def test_all_variants_of_a_round_meet_the_same_student_and_the_same_rois(steps):
-    before = {name: value.clone() for name, value in steps.distiller.state_dict().items()}
+    before = {name: value.clone() for name, value in steps.student.state_dict().items()}
     rois = []
     for variant in VARIANTS:
-        with ModuleTap(steps.distiller.student.roi_head.bbox_roi_extractor, 'extractor') as extractor:
+        with ModuleTap(steps.student.roi_head.bbox_roi_extractor, 'extractor') as extractor:
             steps(variant, seed=5)
         rois.append(extractor.calls[0].arg(1, 'rois'))
     assert all(torch.equal(rois[0], others) for others in rois[1:])
-    for name, value in steps.distiller.state_dict().items():
+    for name, value in steps.student.state_dict().items():
         assert torch.equal(value, before[name]), name
     momenta = [state['momentum_buffer'] for state in steps.optimizer.optimizer.state.values()]
     assert momenta and any(momentum.any() for momentum in momenta)
@@ -132,7 +133,7 @@ def test_fixed_proposals_are_what_the_sampler_gets(setting):
     fixed = subject._random_boxes(0, setting.size)
     assert (fixed[:, 2:] > fixed[:, :2]).all() and fixed.min() >= 0
     assert fixed[:, 2].max() <= 96 + 1e-3 and fixed[:, 3].max() <= 64 + 1e-3
-    with ModuleTap(steps.distiller.student.roi_head.bbox_roi_extractor, 'extractor') as extractor:
+    with ModuleTap(steps.student.roi_head.bbox_roi_extractor, 'extractor') as extractor:
         steps('alone', seed=0)
     rois = extractor.only().arg(1, 'rois')
     ground_truth = steps.batch['data_samples'][0].gt_instances.bboxes
@@ -143,7 +144,7 @@ def test_fixed_proposals_are_what_the_sampler_gets(setting):
 def test_the_memory_of_a_variant_is_that_of_a_process_of_its_own(setting):
     torch.ones(300 * 2**18)  # 300 MB here are not the other process's
     alone, distilled = (measure_memory(setting, variant) for variant in ('alone', 'distilled'))
-    weights = sum(part.numel() * part.element_size() for part in Steps(setting).distiller.parameters()) / 2**20
+    weights = sum(part.numel() * part.element_size() for part in Steps(setting).student.parameters()) / 2**20
     assert 3 * weights < alone < distilled  # with gradients and momentum
     assert measure_memory(setting, 'alone') == alone
 
@@ -210,9 +211,9 @@ def test_a_dense_head_has_no_released_order(dense_steps):
 
 @pytest.mark.parametrize('variant, teacher_heads', [('alone', 0), ('distilled', 1), ('floor', 1)])
 def test_each_variant_of_a_dense_head_runs_the_heads_as_often_as_it_says(dense_steps, variant, teacher_heads):
-    model = dense_steps.distiller
-    with ModuleTap(model.student.bbox_head, 'student') as student, \
-            ModuleTap(model.teacher.model.bbox_head, 'teacher') as teacher:
+    model = dense_steps.student
+    with ModuleTap(model.bbox_head, 'student') as student, \
+            ModuleTap(model.distillation.teachers[None].model.bbox_head, 'teacher') as teacher:
         assert dense_steps(variant, seed=0) > 0
     assert (len(student.calls), len(teacher.calls)) == (1, teacher_heads)
     assert not any(level.requires_grad for call in teacher.calls for level in call.output[0])

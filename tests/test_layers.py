@@ -18,6 +18,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
     'files': set(),
+    'seeding': TENSORS | {'numpy', 'mmengine'},
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
     'losses': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.functional', 'ckd_mmdet.registry'},
@@ -31,7 +32,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled', 'export',
-         'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving', 'seeding',
+         'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving',
          'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}

@@ -40,7 +40,7 @@ class Tell(Hook):
 
     def after_train(self, runner: Runner) -> None:
         runs[-1]['weight'] = float(runner.model.module.backbone.conv1.weight.double().sum())
-        runs[-1]['learned'] = [float(part.double().sum()) for part in runner.model.module.distiller.parameters()]
+        runs[-1]['learned'] = [float(part.double().sum()) for part in runner.model.module.ckd_mmdet.parameters()]
 
 
 @TRANSFORMS.register_module()

@@ -126,8 +126,8 @@ def test_a_checkpoint_of_a_distilled_training_is_its_students(folder: Path, tmp_
     weights = torch.load(folder / 'kd.pth', weights_only=False)['state_dict']
     torch.save(dict(state_dict={**{f'module.{key}': value for key, value in weights.items()},
                                 'distiller.roi.losses.loss_x.weight': torch.zeros(3)}), tmp_path / 'epoch_1.pth')
-    load_student(pair.distiller.student, str(tmp_path / 'epoch_1.pth'))
-    assert torch.equal(pair.distiller.student.state_dict()['roi_head.bbox_head.fc_cls.weight'],
+    load_student(pair.student, str(tmp_path / 'epoch_1.pth'))
+    assert torch.equal(pair.student.state_dict()['roi_head.bbox_head.fc_cls.weight'],
                        weights['roi_head.bbox_head.fc_cls.weight'])
 
 
@@ -167,7 +167,7 @@ def test_checkpoints_that_are_absent_unreadable_or_of_another_model_are_refused(
         path = tmp_path / 'broken.pth'
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         with pytest.raises(ValueError, match=text):
-            load_student(pair.distiller.student, str(path))
+            load_student(pair.student, str(path))
 
 
 def test_the_tool_writes_its_files_and_tells_errors_in_a_line(folder: Path, tmp_path: Path,

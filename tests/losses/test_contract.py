@@ -20,7 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # ours alone: other tests register losses that only serve to be refused
 LOSSES = sorted((part for part in MODELS.module_dict.values()
-                 if isinstance(part, type) and issubclass(part, DistillLoss) and part.__module__.startswith('ckd_mmdet.')),
+                 if isinstance(part, type) and issubclass(part, DistillLoss)
+                 and part.__module__.startswith('ckd_mmdet.')),
                 key=lambda part: part.__name__)
 ROW_LOSSES = [loss for loss in LOSSES if issubclass(loss, RowLoss)]
 MAP_LOSSES = [loss for loss in LOSSES if issubclass(loss, MapLoss)]
