@@ -4,47 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 
 import ckd_mmdet.compat
-import mmcv.ops
 import pytest
 import torch
 from ckd_mmdet.compat import ops
-from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from torch import Tensor, nn
 
+from tests.compat.operators import BOXES, CHOOSING, TRAINED
+
 pytestmark = pytest.mark.skipif(not ckd_mmdet.compat.activate(), reason='mmcv has its own operators')
-
-ROIS = torch.tensor([[0, 1, 1, 5, 6], [0, 2, 0, 7, 5.5]])
-LABELS = torch.tensor([0, 2, 1])
-BOXES = torch.tensor([[0., 0, 4, 4], [1, 0, 5, 4], [6, 6, 9, 9]])
-SCORES = torch.tensor([0.6, 0.9, 0.8])
-
-
-def attend(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    # On CPU mmcv's module does without the operator, so this is the function under it.
-    shapes, start = torch.tensor([[2, 2]]), torch.tensor([0])
-    return MultiScaleDeformableAttnFunction.apply(value, shapes, start, locations, weights, 64)
-
-
-IMAGE = (1, 2, 8, 8)
-TRAINED: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {  # function and its inputs' shapes
-    'roi_align': (lambda x: mmcv.ops.roi_align(x, ROIS, 2), [IMAGE]),
-    'roi_pool': (lambda x: mmcv.ops.roi_pool(x, ROIS, 2), [IMAGE]),
-    'sigmoid_focal_loss': (lambda x: mmcv.ops.sigmoid_focal_loss(x, LABELS, 2.0, 0.25, None, 'none'), [(3, 3)]),
-    'softmax_focal_loss': (lambda x: mmcv.ops.softmax_focal_loss(x, LABELS, 2.0, 0.25, None, 'none'), [(3, 3)]),
-    'ms_deform_attn': (attend, [(1, 4, 2, 3), (1, 2, 2, 1, 2, 2), (1, 2, 2, 1, 2)]),
-    'deform_conv': (lambda x, offset, weight: mmcv.ops.deform_conv2d(x, offset, weight, 1, 1),
-                    [IMAGE, (1, 18, 8, 8), (2, 2, 3, 3)]),
-    'modulated_deform_conv': (
-        lambda x, offset, mask, weight, bias: mmcv.ops.modulated_deform_conv2d(
-            x, offset, mask, weight, bias, 1, 1, 1, 1, 1),
-        [IMAGE, (1, 18, 8, 8), (1, 9, 8, 8), (2, 2, 3, 3), (2,)]),
-}
-CHOOSING: dict[str, Callable[[Tensor], list[Tensor]]] = {  # without a gradient
-    'nms': lambda boxes: list(mmcv.ops.nms(boxes, SCORES, 0.5)),
-    'softnms': lambda boxes: list(mmcv.ops.soft_nms(boxes, SCORES, 0.5)),
-    'nms_match': lambda boxes: mmcv.ops.nms_match(torch.cat((boxes, SCORES[:, None]), 1), 0.5),
-}
-
 
 @pytest.fixture(autouse=True)
 def _nothing_compiled_before() -> Iterator[None]:
