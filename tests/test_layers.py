@@ -31,8 +31,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
 }
 # all of the above, and mmengine
-ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled', 'export',
-         'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving',
+ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled',
+         'export', 'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving',
          'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}

@@ -15,6 +15,7 @@ from ckd_mmdet.attach import (
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
+from ckd_mmdet.labels import check_config_names
 from ckd_mmdet.saving import checkpoint_to_resume
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
@@ -34,6 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints that could run code; only if you trust whoever made them')
+    parser.add_argument('--allow-missing-classes', action='store_true',
+                        help='train although the annotations lack some of the names in `metainfo.classes`')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
@@ -85,7 +88,10 @@ def main() -> None:
     if args.resume:
         cfg.load_from = str(checkpoint_to_resume(cfg.work_dir) or '') if args.resume == 'auto' else args.resume
         cfg.resume = bool(cfg.load_from)
+    if args.allow_missing_classes:
+        cfg.allow_missing_classes = True
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
     add_hook(cfg)
     prepare_cpu_launcher(cfg)
     with trusting(args.trust_checkpoint):
