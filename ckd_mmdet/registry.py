@@ -56,6 +56,9 @@ def build(kind: type, arguments: dict, where: str) -> Any:
     """
     # MMEngine adds `_scope_` where a config took the part from another package's, `ckd_mmdet::...`
     arguments = {key: value for key, value in arguments.items() if key != '_scope_'}
+    for old, now in getattr(kind, 'renamed', {}).items():
+        if old in arguments:
+            raise ValueError(f'{where}: `{kind.__name__}` has no argument `{old}` any more; {now}.')
     signature = inspect.signature(kind)
     try:
         signature.bind(**arguments)

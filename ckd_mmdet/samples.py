@@ -54,6 +54,8 @@ class AlignedSamples:
     background; ``'sigmoid'``: ``c = num_classes``; ``'mixed'``: one side of each kind, ``c = num_classes``."""
     views: Tensor | None = None
     """Which view of its image a row is, shape ``(n,)``, int64; 0 is the plain one. ``None``: all are plain."""
+    filtered: bool = False
+    """Whether rows to be ignored are out already and labels in their range, so that no loss need wait to look."""
 
     def __len__(self) -> int:
         return len(self.student.logits)

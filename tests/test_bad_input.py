@@ -220,7 +220,7 @@ CASES: dict[str, tuple[Callable[[Bench], object], str]] = {
                             r'`alignments.roi.losses.loss_ckd` needs a dict with the key `type`'),
     'an unknown argument': (lambda b: b.build(roi=losses(type='CKDLoss', tau=2.0)),
                             r"`alignments.roi.losses.loss_ckd`: `CKDLoss` got an unexpected keyword argument 'tau'; it "
-                            r'takes temperature, negatives, '),
+                            r'takes temperature, contrast, '),
     'a bad temperature': (lambda b: b.build(roi=losses(type='CKDLoss', temperature=0.0)), r'temperature'),
     'a negative weight': (lambda b: b.build(roi=losses(type='KDLoss', loss_weight=-1.0)),
                           r'`KDLoss` needs a finite `loss_weight` of at least 0, got -1.0'),

@@ -47,6 +47,7 @@ def category_contrast(
     *,
     temperature: float = 4.0,
     target: str = 'samples',
+    check: bool = True,
 ) -> Tensor:
     r"""Contrast of the samples of a batch by category: those of one label attract each other.
 
@@ -72,14 +73,15 @@ def category_contrast(
         labels: Shape ``(n,)``, int64, of ``0 .. c - 1``; ``target='centers'`` takes soft ones too, shape ``(n, c)``.
         temperature: :math:`\tau > 0`; 4 in the released code.
         target: ``'samples'``, as released, or ``'centers'``.
+        check: Whether to check the labels' range, which waits for the device.
 
     Returns:
         Loss of each sample, shape ``(n,)``, in at least float32. With ``'samples'`` each has a positive at least in its
         other half, one sample alone costs nothing up to the epsilon, and memory grows with :math:`n^2`.
 
     Raises:
-        ValueError: If shapes differ, a label is out of its range (checking it waits for the device), labels are soft
-            where they cannot be, ``temperature`` is not positive or the choice unknown.
+        ValueError: If shapes differ, a label is found to be out of its range, labels are soft where they cannot be,
+            ``temperature`` is not positive or the choice unknown.
     """
     positive(temperature, 'temperature', 'category_contrast')
     one_of(target, TARGETS, 'target', 'category_contrast')
@@ -88,7 +90,7 @@ def category_contrast(
         raise ValueError("`category_contrast` with `target='samples'` needs one class a row, `labels` of shape "
                          f'({len(student)},), got soft ones of shape {tuple(labels.shape)}: a mixed image has no '
                          "category of its own. Take `target='centers'`, or leave mixup and CutMix out.")
-    check_labels(labels, student, 'category_contrast', last=student.shape[1] - 1)
+    check_labels(labels, student, 'category_contrast', last=student.shape[1] - 1, in_range=check)
     rows = torch.cat(_exact(student, teacher))
     labels = torch.cat([labels, labels])
     with torch.autocast(rows.device.type, enabled=False):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -28,16 +30,21 @@ def in_one_precision(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student.to(exact), teacher.detach().to(exact)
 
 
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number, and neither infinite nor NaN; ``True`` is no number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def positive(value: float, argument: str, function: str) -> None:
-    """Raise ``ValueError`` unless ``value > 0``."""
-    if not value > 0:
-        raise ValueError(f'`{function}` needs a `{argument}` greater than 0, got {value}.')
+    """Raise ``ValueError`` unless ``value`` is a finite number greater than 0."""
+    if not (is_finite(value) and value > 0):
+        raise ValueError(f'`{function}` needs a finite `{argument}` greater than 0, got {value!r}.')
 
 
 def not_negative(value: float, argument: str, function: str) -> None:
-    """Raise ``ValueError`` unless ``value`` is finite and at least 0."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f'`{function}` needs a finite `{argument}` of at least 0, got {value}.')
+    """Raise ``ValueError`` unless ``value`` is a finite number of at least 0."""
+    if not (is_finite(value) and value >= 0):
+        raise ValueError(f'`{function}` needs a finite `{argument}` of at least 0, got {value!r}.')
 
 
 def one_of(value: str, choices: tuple[str, ...], argument: str, function: str) -> None:

@@ -18,6 +18,7 @@ def dkd_loss(
     beta: float = 8.0,
     temperature: float = 4.0,
     standardize: bool = False,
+    check: bool = True,
 ) -> Tensor:
     r"""Divergence of each sample about its labelled class, and among the other classes.
 
@@ -38,20 +39,21 @@ def dkd_loss(
         beta: :math:`\beta \ge 0`.
         temperature: :math:`T > 0`.
         standardize: Standardise both rows first, see :func:`ckd_mmdet.functional.standardized`.
+        check: Whether to check the labels' range, which waits for the device.
 
     Returns:
         Loss of each sample, shape ``(n,)``, at least float32; zero where both distributions are equal. With ``c = 2``
         the second part is zero.
 
     Raises:
-        ValueError: If shapes differ, there are fewer than two classes, a label is outside ``0 .. c - 1`` (checking it
-            waits for the device), or a number is out of its range.
+        ValueError: If shapes differ, there are fewer than two classes, a label is found to be outside
+            ``0 .. c - 1``, or a number is out of its range.
     """
     positive(temperature, 'temperature', 'dkd_loss')
     not_negative(alpha, 'alpha', 'dkd_loss')
     not_negative(beta, 'beta', 'dkd_loss')
     student, teacher = paired_logits(student, teacher, 'dkd_loss')
-    _check_labels(labels, student)
+    _check_labels(labels, student, check)
     if standardize:
         student, teacher = standardized(student), standardized(teacher)
     target = binary_kd_loss(_log_odds(student / temperature, labels), _log_odds(teacher / temperature, labels))
@@ -59,13 +61,13 @@ def dkd_loss(
     return alpha * temperature**2 * target + beta * others
 
 
-def _check_labels(labels: Tensor, logits: Tensor) -> None:
+def _check_labels(labels: Tensor, logits: Tensor, in_range: bool) -> None:
     n, c = logits.shape
     if c < 2:
         raise ValueError(f'`dkd_loss` needs at least 2 classes, got {c}; with one there is nothing beside the label.')
     if labels.shape != (n,):
         raise ValueError(f'`dkd_loss` needs `labels` of shape ({n},), one a row, got {tuple(labels.shape)}.')
-    if ((labels < 0) | (labels >= c)).any():
+    if in_range and ((labels < 0) | (labels >= c)).any():
         raise ValueError(f'`dkd_loss` needs `labels` of 0 to {c - 1}, one of the {c} classes, got {int(labels.min())} '
                          f'to {int(labels.max())}; leave rows without a label out.')
 

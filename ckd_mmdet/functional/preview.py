@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .checks import is_finite
+
 
 def preview_threshold(epoch: int, base: float = 1.005) -> float:
     """Largest difficulty that counts as easy: ``base ** epoch`` (PCKD, arXiv 2410.14143; as in the released code).
@@ -22,8 +24,8 @@ def preview_threshold(epoch: int, base: float = 1.005) -> float:
     if epoch < 1:
         raise ValueError(f'`preview_threshold` needs an `epoch` of at least 1, counted from 1, got {epoch}; add 1 to '
                          "MMEngine's.")
-    if not 1 <= base < math.inf:
-        raise ValueError(f'`preview_threshold` needs a finite `base` of at least 1, got {base}.')
+    if not (is_finite(base) and base >= 1):
+        raise ValueError(f'`preview_threshold` needs a finite `base` of at least 1, got {base!r}.')
     try:
         return float(base**epoch)
     except OverflowError:
@@ -77,26 +79,27 @@ def relative_difficulty(losses: Tensor, background: Tensor | None = None) -> Ten
     return losses / means.clamp(min=torch.finfo(losses.dtype).tiny)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, check: bool = True) -> Tensor:
     r"""Each sample's :math:`-\sum_c y_{ic} \log \mathrm{softmax}(x_i)_c`.
 
     Args:
         logits: Shape ``(n, c)``; ``n`` samples over ``c`` classes, background among them if there is one.
         labels: Shape ``(n,)``, int64, of ``0 .. c - 1``; or soft, shape ``(n, c)``, at least 0.
+        check: Whether to check the labels' range, which waits for the device.
 
     Returns:
         Shape ``(n,)``, in at least float32.
 
     Raises:
-        ValueError: If a shape is another, or a label out of its range (checking it waits for the device).
+        ValueError: If a shape is another, or a label is found to be out of its range.
     """
-    check_labels(labels, logits, 'cross_entropy', last=logits.shape[1] - 1)
+    check_labels(labels, logits, 'cross_entropy', last=logits.shape[1] - 1, in_range=check)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     with torch.autocast(logits.device.type, enabled=False):
         return F.cross_entropy(logits, labels.to(logits.dtype) if labels.ndim == 2 else labels, reduction='none')
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def binary_cross_entropy(logits: Tensor, labels: Tensor, *, check: bool = True) -> Tensor:
     r"""The same for heads with one sigmoid a class, summed over the classes.
 
     .. math:: -\sum_c \big[ y_{ic} \log \sigma(x_{ic}) + (1 - y_{ic}) \log (1 - \sigma(x_{ic})) \big]
@@ -104,35 +107,39 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: Shape ``(n, c)``; ``n`` samples over ``c`` classes.
         labels: Shape ``(n,)``, int64, of ``0 .. c``, where ``c`` is background; or soft, shape ``(n, c)``, at least 0.
+        check: Whether to check the labels' range, which waits for the device.
 
     Returns:
         Shape ``(n,)``, in at least float32.
 
     Raises:
-        ValueError: If a shape is another, or a label out of its range (checking it waits for the device).
+        ValueError: If a shape is another, or a label is found to be out of its range.
     """
     n, c = logits.shape
-    check_labels(labels, logits, 'binary_cross_entropy', last=c)
+    check_labels(labels, logits, 'binary_cross_entropy', last=c, in_range=check)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = labels if labels.ndim == 2 else labels[:, None] == torch.arange(c, device=labels.device)
     with torch.autocast(logits.device.type, enabled=False):
         return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), reduction='none').sum(1)
 
 
-def check_labels(labels: Tensor, logits: Tensor, function: str, last: int) -> None:
-    """Raise ``ValueError`` unless ``labels`` are one of ``0 .. last`` a row, or soft ones of at least 0 a class."""
+def check_labels(labels: Tensor, logits: Tensor, function: str, last: int, in_range: bool = True) -> None:
+    """Raise ``ValueError`` unless ``labels`` are one of ``0 .. last`` a row, or soft ones of at least 0 a class.
+
+    Only ``in_range`` looks at the numbers and waits for the device.
+    """
     n, c = logits.shape
     if labels.is_floating_point():
         if labels.shape != (n, c):
             raise ValueError(f'`{function}` needs soft `labels` of shape ({n}, {c}), one share a class, got '
                              f'{tuple(labels.shape)}.')
-        if not (labels >= 0).all():
+        if in_range and not (labels >= 0).all():
             raise ValueError(f'`{function}` needs soft `labels` of at least 0, got {labels.min():g}.')
         return
     if labels.shape != (n,):
         raise ValueError(f'`{function}` needs `labels` of shape ({n},), one a row, or soft ones of shape ({n}, {c}) '
                          f'and a floating dtype, got {tuple(labels.shape)} of {labels.dtype}.')
-    if ((labels < 0) | (labels > last)).any():
+    if in_range and ((labels < 0) | (labels > last)).any():
         raise ValueError(f'`{function}` needs `labels` of 0 to {last} for rows of {c} scores, got {int(labels.min())} '
                          f'to {int(labels.max())}; leave rows without a label out, and see that labels and head count '
                          'the same classes.')

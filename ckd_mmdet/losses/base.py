@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Widths
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from .preview import Preview
 from .weight import Weight
 
+Aligned = TypeVar('Aligned', AlignedSamples, AlignedMaps)
 
-class DistillLoss(nn.Module, ABC):
+
+class DistillLoss(nn.Module, ABC, Generic[Aligned]):
     """A loss between what student and teacher say of the same things.
+
+    Its ``state_dict`` has what it learned, ``parts``, and what its balanced weight measured, ``weight``.
 
     Args:
         loss_weight: Factor, applied once, in :meth:`forward`: a number, a schedule by epochs, or ``'balance:0.5'``;
@@ -25,29 +29,66 @@ class DistillLoss(nn.Module, ABC):
         ValueError: If ``loss_weight`` is out of its range.
     """
 
-    requires: ClassVar[frozenset[str]]
+    requires: frozenset[str]
     """What the aligner must provide, of ``{'logits', 'labels', 'image_ids', 'features', 'centers', 'maps'}``."""
-    scorings: ClassVar[frozenset[str]] = frozenset({'softmax', 'sigmoid', 'mixed'})
+    scorings: frozenset[str] = frozenset({'softmax', 'sigmoid', 'mixed'})
     """Kinds of heads between which it makes sense, see :class:`ckd_mmdet.samples.AlignedSamples`."""
-    least_columns: ClassVar[int] = 1
+    least_columns: int = 1
     """Fewest scores of a row that it can compare."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Arguments of earlier versions, and what to write now."""
 
     def __init__(self, loss_weight: float | str | Mapping = 1.0) -> None:
         super().__init__()
         self.weight = Weight.of(loss_weight, type(self).__name__)
+        self.parts = nn.ModuleList()
+        """All that it learns; names of parameters in it are numbers, ``weight`` and ``bias``, which no pattern of a
+        user's ``paramwise_cfg`` is meant for. None before :meth:`build_parts`."""
+        self.is_built = False
 
-    def build_parts(self, widths: Widths) -> None:  # noqa: B027  most learn nothing
+    def check(self, num_classes: int, background: bool) -> None:  # noqa: B027  most suit any number
+        """Refuse what cannot teach anything; called once the classes are known that both models share.
+
+        Args:
+            num_classes: Number of foreground classes that they share.
+            background: Whether rows have a score for background beside them.
+
+        Raises:
+            ValueError: If the loss would be the same for every student.
+        """
+
+    def build_parts(self, widths: Widths) -> None:
         """Make what the loss learns; called once, at build, before optimizer and EMA.
 
         Raises:
             ValueError: If the loss cannot compare maps or features of these widths.
+            RuntimeError: If it was called before: the optimizer may hold the parts of then.
         """
+        if self.is_built:
+            raise RuntimeError(f'`{type(self).__name__}.build_parts` makes what the loss learns once, and was called '
+                               'again; build another loss.')
+        self.parts.extend(self.new_parts(widths))
+        self.is_built = True
 
-    def metrics(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int) -> dict[str, Tensor]:
+    def new_parts(self, widths: Widths) -> Sequence[nn.Module]:
+        """What is learned, with numbers for names inside; nothing by default.
+
+        Raises:
+            ValueError: If the loss cannot compare maps or features of these widths.
+        """
+        return ()
+
+    def check_built(self) -> None:
+        """Raise ``RuntimeError`` before :meth:`build_parts`."""
+        if not self.is_built:
+            raise RuntimeError(f'`{type(self).__name__}` does not know the widths of what it compares yet: call '
+                               '`build_parts(widths)` once, before training.')
+
+    def metrics(self, aligned: Aligned, *, epoch: int) -> dict[str, Tensor]:
         """What may be logged beside the loss, scalars by names without ``loss``; ``epoch`` counts from 0."""
         return {}
 
-    def forward(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int = 0) -> Tensor:
+    def forward(self, aligned: Aligned, *, epoch: int = 0) -> Tensor:
         """Give the weighted loss, shape ``()``; ``epoch`` counts from 0.
 
         Without rows, or with a weight of 0, it is 0 with a graph through the student and everything learned.
@@ -58,16 +99,19 @@ class DistillLoss(nn.Module, ABC):
         return weight * self.unweighted(aligned, epoch=epoch)
 
     @abstractmethod
-    def unweighted(self, aligned: AlignedSamples | AlignedMaps, *, epoch: int) -> Tensor:
+    def unweighted(self, aligned: Aligned, *, epoch: int) -> Tensor:
         """The loss of at least one row or image, shape ``()``, float32."""
 
     @abstractmethod
-    def of_student(self, aligned: AlignedSamples | AlignedMaps) -> list[Tensor]:
+    def of_student(self, aligned: Aligned) -> list[Tensor]:
         """The student's tensors."""
 
 
-class RowLoss(DistillLoss):
-    """Mean of a loss that each row has; of images in several views only the plain one counts, where not said otherwise.
+class RowLoss(DistillLoss[AlignedSamples]):
+    """Mean of a loss that each row has.
+
+    Rows to be ignored count for nothing. Of images in several views only the plain one counts, where not said
+    otherwise.
 
     Args:
         loss_weight: See :class:`DistillLoss`.
@@ -93,8 +137,11 @@ class RowLoss(DistillLoss):
         return super().forward(self.counted(aligned), epoch=epoch)
 
     def counted(self, samples: AlignedSamples) -> AlignedSamples:
-        """The rows that the mean is over."""
-        return samples if self.all_views else samples.plain()
+        """The rows that the loss is of: without those to be ignored, and of the plain views where only they count."""
+        rows = samples if self.all_views else samples.plain()
+        if rows.filtered or rows.labels is None or rows.labels.ndim == 2:
+            return rows
+        return rows.select((rows.labels >= 0).nonzero().squeeze(1))
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
         return self.previewed(aligned, epoch=epoch).mean()
@@ -115,23 +162,32 @@ class RowLoss(DistillLoss):
         """Loss of each row, shape ``(n,)``, ``n >= 1``."""
 
 
-def labelled(samples: AlignedSamples, loss: DistillLoss) -> AlignedSamples:
-    """The rows whose label is not negative.
+def given(part: Tensor | None, name: str, loss: DistillLoss) -> Tensor:
+    """The tensor, where it is there.
 
     Raises:
-        ValueError: If labels are soft.
+        ValueError: If it is not.
     """
-    check_hard(samples, loss)
-    return samples.select((samples.labels >= 0).nonzero().squeeze(1))
+    if part is None:
+        raise ValueError(f'`{type(loss).__name__}` needs `{name}` of the rows, got None; take an aligner that provides '
+                         f'{sorted(loss.requires)}.')
+    return part
 
 
-def check_hard(samples: AlignedSamples, loss: DistillLoss) -> None:
-    """Raise ``ValueError`` where a row has no class of its own."""
-    if samples.labels.ndim != 1:
+def hard_labels(samples: AlignedSamples, loss: DistillLoss) -> Tensor:
+    """Labels of rows that have one class each, shape ``(n,)``.
+
+    Raises:
+        ValueError: If there are none, or soft ones.
+    """
+    labels = given(samples.labels, 'labels', loss)
+    if labels.ndim != 1:
         raise ValueError(f'`{type(loss).__name__}` needs one class a row, labels of shape ({len(samples)},), got soft '
-                         f'ones of shape {tuple(samples.labels.shape)}; leave mixup and CutMix out, or take a KDLoss.')
+                         f'ones of shape {tuple(labels.shape)}; leave mixup and CutMix out, or take a KDLoss.')
+    return labels
 
 
 def zero_of(tensors: Iterable[Tensor]) -> Tensor:
     """Zero with a graph to each of the tensors, whatever they hold: on no rank of a DDP run is one left out."""
-    return sum(torch.atleast_1d(tensor)[:0].sum().float() for tensor in tensors)
+    zeros = [(tensor if tensor.ndim else tensor[None])[:0].sum().float() for tensor in tensors]
+    return torch.stack(zeros).sum() if zeros else torch.zeros(())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from ckd_mmdet.functional import category_contrast, center_alignment, center_scores, feature_alignment
 from ckd_mmdet.functional.category import TARGETS
 from ckd_mmdet.functional.checks import one_of, positive
@@ -13,7 +12,8 @@ from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples, Widths
 from torch import Tensor, nn
 
-from .base import DistillLoss, RowLoss, labelled
+from .base import DistillLoss, RowLoss, given
+from .norm import ChannelNorm
 
 
 @MODELS.register_module()
@@ -23,8 +23,8 @@ class CategoryContrastLoss(RowLoss):
     The student's features are embedded twice, in their own width and in the teacher's, by two linear layers that are
     learned with the student and not needed after it; each is scored by the centres of its width, and
     :func:`ckd_mmdet.functional.category_contrast` compares the scores. The teacher enters through its centres alone.
-    Every view of an image counts. Rows to be ignored are left out. The rows of one process are contrasted: under DDP
-    the loss is the mean of the ranks' own values, not the value of the joined rows.
+    Every view of an image counts. The rows of one process are contrasted: under DDP the loss is the mean of the ranks'
+    own values, not the value of the joined rows.
 
     Of a detector's RoIs, which is ours, background is a category like any other, and most rows have it: cap it with a
     selector, ``ForegroundPlus`` say.
@@ -43,6 +43,7 @@ class CategoryContrastLoss(RowLoss):
 
     requires = frozenset({'logits', 'labels', 'features', 'centers'})
     scorings = frozenset({'softmax'})
+    least_columns = 2  # one category has no other to be contrasted with
     all_views = True
 
     def __init__(self, temperature: float = 4.0, target: str = 'samples', loss_weight: float | str | Mapping = 1.0,
@@ -52,24 +53,24 @@ class CategoryContrastLoss(RowLoss):
         one_of(target, TARGETS, 'target', 'CategoryContrastLoss')
         self.temperature = temperature
         self.target = target
-        self.embeddings = nn.ModuleDict()
+
+    @property
+    def embeddings(self) -> dict[str, nn.Module]:
         """From the student's features, ``'student'`` to their own width, ``'teacher'`` to the teacher's."""
+        return dict(zip(('student', 'teacher'), self.parts, strict=True))
 
-    def build_parts(self, widths: Widths) -> None:
+    def new_parts(self, widths: Widths) -> list[nn.Module]:
         ours, theirs = _feature_widths(widths, self)
-        self.embeddings = nn.ModuleDict(dict(student=nn.Linear(ours, ours), teacher=nn.Linear(ours, theirs)))
-
-    def counted(self, samples: AlignedSamples) -> AlignedSamples:
-        rows = super().counted(samples)
-        return labelled(rows, self) if rows.labels.ndim == 1 else rows  # the formula says where they may be soft
+        return [nn.Linear(ours, ours), nn.Linear(ours, theirs)]
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        if not self.embeddings:
-            raise _not_built(self)
-        features = samples.student.features
-        ours = center_scores(_in_full(self.embeddings['student'], features), samples.student.centers)
-        theirs = center_scores(_in_full(self.embeddings['teacher'], features), samples.teacher.centers.detach())
-        return category_contrast(ours, theirs, samples.labels, temperature=self.temperature, target=self.target)
+        self.check_built()
+        features = given(samples.student.features, 'features', self)
+        centers = [given(side.centers, 'centers', self) for side in (samples.student, samples.teacher)]
+        ours = center_scores(_in_full(self.embeddings['student'], features), centers[0])
+        theirs = center_scores(_in_full(self.embeddings['teacher'], features), centers[1].detach())
+        return category_contrast(ours, theirs, given(samples.labels, 'labels', self), temperature=self.temperature,
+                                 target=self.target, check=not samples.filtered)
 
 
 @MODELS.register_module()
@@ -98,21 +99,25 @@ class FeatureAlignmentLoss(RowLoss):
         if type(expansion) is not int or expansion < 1:
             raise ValueError(f'`FeatureAlignmentLoss` needs a whole `expansion` of at least 1, got {expansion!r}.')
         self.expansion = expansion
-        self.mlp = nn.Sequential()
 
-    def build_parts(self, widths: Widths) -> None:
+    @property
+    def mlp(self) -> nn.Module:
+        """From the student's features to the teacher's width."""
+        return self.parts[0]
+
+    def new_parts(self, widths: Widths) -> list[nn.Module]:
         ours, theirs = _feature_widths(widths, self)
         hidden = self.expansion * theirs
-        self.mlp = nn.Sequential(nn.Linear(ours, hidden), BatchNorm(hidden), nn.ReLU(), nn.Linear(hidden, theirs))
+        return [nn.Sequential(nn.Linear(ours, hidden), ChannelNorm(hidden), nn.ReLU(), nn.Linear(hidden, theirs))]
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        if not self.mlp:
-            raise _not_built(self)
-        return feature_alignment(_in_full(self.mlp, samples.student.features), samples.teacher.features)
+        self.check_built()
+        ours, theirs = (given(side.features, 'features', self) for side in (samples.student, samples.teacher))
+        return feature_alignment(_in_full(self.mlp, ours), theirs)
 
 
 @MODELS.register_module()
-class CenterAlignmentLoss(DistillLoss):
+class CenterAlignmentLoss(DistillLoss[AlignedSamples]):
     """Mean squared difference of the last layers, weights and biases; without rows it rests, like every loss of rows.
 
     It is defined for last layers of one width. The released code leaves it out in silence where widths differ; here it
@@ -137,34 +142,30 @@ class CenterAlignmentLoss(DistillLoss):
             raise ValueError("`CenterAlignmentLoss` needs a `loss_weight` that is given: it does not depend on the "
                              "student's features, at which 'balance' measures how hard a loss pulls.")
         self.project = project
-        self.projector: nn.Module | None = None
 
-    def build_parts(self, widths: Widths) -> None:
+    @property
+    def projector(self) -> nn.Module | None:
+        """From the student's centres to the teacher's width, where it is learned."""
+        return self.parts[0] if len(self.parts) else None
+
+    def new_parts(self, widths: Widths) -> list[nn.Module]:
         ours, theirs = _feature_widths(widths, self)
         if ours != theirs and not self.project:
             raise ValueError(f'`CenterAlignmentLoss` compares last layers of one width, got {ours} inputs of the '
                              f"student's and {theirs} of the teacher's; take `project=True`, which learns a linear map "
                              'between them, or leave the loss out.')
-        self.projector = nn.Linear(ours, theirs, bias=False) if self.project else nn.Identity()
+        return [nn.Linear(ours, theirs, bias=False)] if self.project else []
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
-        if self.projector is None:
-            raise _not_built(self)
+        self.check_built()
         student, teacher = aligned.student, aligned.teacher
-        centers = _in_full(self.projector, student.centers) if self.project else student.centers
-        return center_alignment(centers, teacher.centers, student.biases, teacher.biases).mean()
+        ours, theirs = (given(side.centers, 'centers', self) for side in (student, teacher))
+        if self.projector is not None:
+            ours = _in_full(self.projector, ours)
+        return center_alignment(ours, theirs, student.biases, teacher.biases).mean()
 
     def of_student(self, aligned: AlignedSamples) -> list[Tensor]:
         return aligned.student.tensors()
-
-
-class BatchNorm(nn.BatchNorm1d):
-    """By its running statistics where there is one row only, which has no spread."""
-
-    def forward(self, rows: Tensor) -> Tensor:
-        if self.training and len(rows) == 1:
-            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(rows)
 
 
 def _feature_widths(widths: Widths, loss: DistillLoss) -> tuple[int, int]:
@@ -179,8 +180,3 @@ def _in_full(part: nn.Module, rows: Tensor) -> Tensor:
     """What a learned part makes of rows, in its own precision: autocast would halve it."""
     with torch.autocast(rows.device.type, enabled=False):
         return part(rows.to(next(part.parameters()).dtype))
-
-
-def _not_built(loss: DistillLoss) -> RuntimeError:
-    return RuntimeError(f'`{type(loss).__name__}` does not know the widths of its features yet: call '
-                        '`build_parts(widths)` once, before training.')

@@ -1,35 +1,42 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import and_
 
-from ckd_mmdet.functional import ckd_loss
+from ckd_mmdet.functional import ckd_loss, other_id, same_id
 from ckd_mmdet.functional.checks import one_of, positive
-from ckd_mmdet.functional.contrast import NEGATIVES, TERMS
+from ckd_mmdet.functional.contrast import CONTRASTS, TERMS
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples, is_foreground
 from torch import Tensor
 
-from .base import RowLoss, check_hard
+from .base import RowLoss, given, hard_labels
+
+RULES = {'same_image': 'image_ids', 'other_label': 'labels'}
+"""Of which rows may be negatives, and what each reads."""
 
 
 @MODELS.register_module()
 class CKDLoss(RowLoss):
     r"""Contrast of each row's student logits with the teacher's, against the other rows (CKD, arXiv 2404.14109).
 
-    The rows of one process are each other's negatives: under DDP the loss is the mean of the ranks' own values, not
-    the value of the joined rows. It depends on their number (about :math:`\log n - 1` at best for ``temperature=1``).
+    Three things are chosen apart: the *anchors*, rows whose loss counts; the *negatives* of an anchor, rows that it is
+    contrasted with; and the loss of an anchor, :func:`ckd_mmdet.functional.ckd_loss`. The rows of one process are each
+    other's negatives: under DDP the loss is the mean of the ranks' own values, not the value of the joined rows. It
+    depends on their number (about :math:`\log n - 1` at best for ``temperature=1``).
 
     Args:
         temperature: :math:`\tau > 0`; 1 in the released code.
-        negatives: ``'teacher_student'`` (released), ``'student_student'`` or ``'symmetric'``; see
-            :func:`ckd_mmdet.functional.ckd_loss`.
-        terms: ``'both'``, ``'intra'`` or ``'inter'``.
-        within: Rows that are contrasted: ``'batch'``, as released, or only those of one ``'image'``.
-        same_label: What rows of one label are to each other: ``'negative'`` as all others, as released, or
-            ``'left_out'``; the background is a label too.
-        anchors: Rows whose loss counts: ``'all'``, as released, or ``'foreground'``, the rows that hold an object, with
-            every row as a negative.
-        loss_weight: Factor of the mean over rows; released code uses 0.1 for detection, 10 to 100 for classification.
+        contrast: What an anchor is compared with: ``'teacher_student'`` (released), ``'student_student'`` or
+            ``'symmetric'``.
+        terms: ``'both'``, ``'intra'``, which has no negatives, or ``'inter'``.
+        anchors: ``'all'`` rows, as released, or the ``'foreground'``, the rows that hold an object.
+        negatives: ``'all'`` other rows, as released; or only those of the ``'same_image'``, or of an ``'other_label'``
+            (background is a label too; pushing rows of one label apart works against the classifier); or a list of such
+            rules, all of which a negative fulfils. Background rows may be negatives of foreground anchors.
+        loss_weight: Factor of the mean over anchors; released code uses 0.1 for detection, 10 to 100 for
+            classification.
         preview: ``dict(base=1.005)`` lets hard rows count little as yet as anchors, see :class:`Preview`; as negatives
             of the others they count in full.
 
@@ -38,40 +45,61 @@ class CKDLoss(RowLoss):
     """
 
     least_columns = 2  # one number has no direction
+    renamed = dict(within="write `negatives='same_image'` for within='image', nothing for 'batch'",
+                   same_label="write `negatives='other_label'` for same_label='left_out', nothing for 'negative'")
 
-    def __init__(self, temperature: float = 1.0, negatives: str = 'teacher_student', terms: str = 'both',
-                 within: str = 'batch', same_label: str = 'negative', anchors: str = 'all',
+    def __init__(self, temperature: float = 1.0, contrast: str = 'teacher_student', terms: str = 'both',
+                 anchors: str = 'all', negatives: str | Sequence[str] = 'all',
                  loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
         super().__init__(loss_weight, preview)
         positive(temperature, 'temperature', 'CKDLoss')
-        one_of(negatives, NEGATIVES, 'negatives', 'CKDLoss')
+        one_of(contrast, CONTRASTS, 'contrast', 'CKDLoss')
         one_of(terms, TERMS, 'terms', 'CKDLoss')
-        one_of(within, ('batch', 'image'), 'within', 'CKDLoss')
-        one_of(same_label, ('negative', 'left_out'), 'same_label', 'CKDLoss')
         one_of(anchors, ('all', 'foreground'), 'anchors', 'CKDLoss')
         self.temperature = temperature
-        self.negatives = negatives
+        self.contrast = contrast
         self.terms = terms
-        self.within = within
-        self.same_label = same_label
         self.anchors = anchors
-        if within == 'image':
-            self.requires = self.requires | {'image_ids'}
-        if same_label == 'left_out' or anchors == 'foreground':
+        self.negatives = _rules(negatives)
+        self.requires = self.requires | {RULES[rule] for rule in self.negatives}
+        if anchors == 'foreground':
             self.requires = self.requires | {'labels'}
+
+    def check(self, num_classes: int, background: bool) -> None:
+        if num_classes == 1 and 'other_label' in self.negatives and self.terms != 'intra':
+            way_out = "leave that out of `negatives`, or take a KDLoss" if background else 'take a KDLoss'
+            raise ValueError("`CKDLoss` with `negatives='other_label'` needs at least two classes, and student and "
+                             f'teacher share one: rows that hold an object would have no negatives; {way_out}.')
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
         rows = self.previewed(aligned, epoch=epoch)
         if self.anchors == 'all':
             return rows.mean()
-        check_hard(aligned, self)
-        counted = is_foreground(aligned.labels, aligned.num_classes)
-        return (rows * counted).sum() / counted.sum().clamp(min=1)
+        anchors = is_foreground(hard_labels(aligned, self), aligned.num_classes)
+        return (rows * anchors).sum() / anchors.sum().clamp(min=1)
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        if self.same_label == 'left_out':
-            check_hard(samples, self)
         return ckd_loss(samples.student.logits, samples.teacher.logits, temperature=self.temperature,
-                        negatives=self.negatives, terms=self.terms,
-                        groups=samples.image_ids if self.within == 'image' else None,
-                        labels=samples.labels if self.same_label == 'left_out' else None)
+                        contrast=self.contrast, terms=self.terms, negatives=self._mask(samples))
+
+    def _mask(self, samples: AlignedSamples) -> Tensor | None:
+        """Which rows are negatives of which anchor, shape ``(n, n)``; ``None`` for all."""
+        masks = []
+        if 'same_image' in self.negatives:
+            masks.append(same_id(given(samples.image_ids, 'image_ids', self)))
+        if 'other_label' in self.negatives:
+            masks.append(other_id(hard_labels(samples, self)))
+        return reduce(and_, masks) if masks else None
+
+
+def _rules(negatives: str | Sequence[str]) -> tuple[str, ...]:
+    if negatives == 'all':
+        return ()
+    rules = (negatives,) if isinstance(negatives, str) else negatives
+    if isinstance(rules, list | tuple) and rules and all(isinstance(rule, str) and rule in RULES for rule in rules):
+        return tuple(rules)
+    hint = ''
+    if negatives in CONTRASTS:
+        hint = f'; what an anchor is compared with is now called `contrast`, write `contrast={negatives!r}`'
+    raise ValueError(f"`CKDLoss` needs `negatives` to be 'all', one of {tuple(RULES)} or a list of these, got "
+                     f'{negatives!r}{hint}.')

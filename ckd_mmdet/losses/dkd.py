@@ -8,16 +8,15 @@ from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples
 from torch import Tensor
 
-from .base import RowLoss, labelled
+from .base import RowLoss, hard_labels
 
 
 @MODELS.register_module()
 class DKDLoss(RowLoss):
     """Divergence about each row's labelled class, and among the other classes, weighted apart (DKD, arXiv 2203.08679).
 
-    Background is a class of the softmax like any other. Rows to be ignored (negative labels) are left out of the mean
-    too, so that their number does not change the weight of the others; without any labelled row the loss is 0. It is
-    defined for class distributions, so only between two softmax heads.
+    Background is a class of the softmax like any other. It is defined for class distributions, so only between two
+    softmax heads.
 
     Args:
         alpha: Weight of the labelled class's part, at least 0.
@@ -25,7 +24,7 @@ class DKDLoss(RowLoss):
             ``temperature=1`` for detection.
         temperature: Softening of both distributions, greater than 0.
         standardize: Standardise the logits of each row first, see :func:`ckd_mmdet.functional.standardized`.
-        loss_weight: Factor of the mean over labelled rows. Released code for classification raises it over the first
+        loss_weight: Factor of the mean over rows. Released code for classification raises it over the first
             20 epochs, ``dict(value=1.0, warm_up=20)``.
         preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`.
 
@@ -48,9 +47,7 @@ class DKDLoss(RowLoss):
         self.temperature = temperature
         self.standardize = standardize
 
-    def counted(self, samples: AlignedSamples) -> AlignedSamples:
-        return labelled(super().counted(samples), self)
-
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        return dkd_loss(samples.student.logits, samples.teacher.logits, samples.labels, alpha=self.alpha,
-                        beta=self.beta, temperature=self.temperature, standardize=self.standardize)
+        return dkd_loss(samples.student.logits, samples.teacher.logits, hard_labels(samples, self), alpha=self.alpha,
+                        beta=self.beta, temperature=self.temperature, standardize=self.standardize,
+                        check=not samples.filtered)

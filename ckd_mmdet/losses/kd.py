@@ -44,5 +44,8 @@ class KDLoss(RowLoss):
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         student, teacher = samples.student.logits, samples.teacher.logits
         if samples.scoring == 'softmax':
+            if student.shape[1] < 2:
+                raise ValueError('`KDLoss` between softmax heads needs rows of at least 2 scores, got 1, whose '
+                                 'probability is always 1; give models that share more classes.')
             return kd_loss(student, teacher, temperature=self.temperature, standardize=self.standardize)
         return binary_kd_loss(student, teacher, temperature=self.temperature)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .base import DistillLoss
 
 
-class MapLoss(DistillLoss):
+class MapLoss(DistillLoss[AlignedMaps]):
     """Sum over the levels of the mean of a loss that each image has.
 
     The student's maps are brought to the teacher's width first, by a 1x1 convolution a level that is learned with the
@@ -35,14 +35,17 @@ class MapLoss(DistillLoss):
         if project is not None and not isinstance(project, bool):
             raise ValueError(f'`{type(self).__name__}` needs a `project` of None, True or False, got {project!r}.')
         self.project = project
-        self.projectors = nn.ModuleList()
-        """One a level, from the student's maps to the teacher's width; none before :meth:`build_parts`."""
 
-    def build_parts(self, widths: Widths) -> None:
+    @property
+    def projectors(self) -> nn.ModuleList:
+        """One a level, from the student's maps to the teacher's width; none before :meth:`build_parts`."""
+        return self.parts
+
+    def new_parts(self, widths: Widths) -> list[nn.Module]:
         if len(widths.student) != len(widths.teacher) or not widths.student:
             raise ValueError(f'`{type(self).__name__}` needs as many levels of the student as of the teacher, at least '
                              f'one, got {len(widths.student)} and {len(widths.teacher)}; choose levels that both have.')
-        self.projectors = nn.ModuleList(self.projector(level, widths) for level in range(len(widths.student)))
+        return [self.projector(level, widths) for level in range(len(widths.student))]
 
     def projector(self, level: int, widths: Widths) -> nn.Module:
         """What is learned on a level.
@@ -60,9 +63,7 @@ class MapLoss(DistillLoss):
         return nn.Identity()
 
     def unweighted(self, aligned: AlignedMaps, *, epoch: int) -> Tensor:
-        if not self.projectors:
-            raise RuntimeError(f'`{type(self).__name__}` does not know the widths of its maps yet: call '
-                               '`build_parts(widths)` once, before training.')
+        self.check_built()
         levels = len(self.projectors), len(aligned.student), len(aligned.teacher)
         if len(set(levels)) > 1:
             raise ValueError(f'`{type(self).__name__}` was built for {levels[0]} levels, got {levels[1]} of the '

@@ -12,6 +12,7 @@ from ckd_mmdet.functional import (
     preview_weights,
     relative_difficulty,
 )
+from ckd_mmdet.functional.checks import is_finite
 from ckd_mmdet.samples import AlignedSamples
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class Preview:
 
     Of several views of an image all have the difficulty of the plain one. Where some rows are background, their mean
     and that of the rows that hold an object are taken apart: most rows are easy background, beside which every object
-    would be hard (for detectors, ours). A row to be ignored has no difficulty and counts in full.
+    would be hard (for detectors, ours). Rows to be ignored have no difficulty: leave them out before.
 
     Args:
         base: :math:`b \ge 1`; 1.005 as released.
@@ -36,9 +37,8 @@ class Preview:
     """
 
     def __init__(self, base: float = 1.005, *, name: str = 'Preview') -> None:
-        is_number = isinstance(base, int | float) and not isinstance(base, bool)
-        if not is_number or not 1 <= base < float('inf'):
-            raise ValueError(f'`{name}` needs a finite `base` of at least 1 in its `preview`, got {base}.')
+        if not (is_finite(base) and base >= 1):
+            raise ValueError(f'`{name}` needs a finite `base` of at least 1 in its `preview`, got {base!r}.')
         self.base = base
         self.name = name
 
@@ -68,7 +68,7 @@ class Preview:
         return preview_weights(self.difficulty(samples), self.threshold(epoch))
 
     def metrics(self, samples: AlignedSamples, epoch: int) -> dict[str, Tensor]:
-        """What is logged: mean weight and admitted share of the rows with a label, 0 without any, and the threshold.
+        """What is logged: mean weight and admitted share of the rows, 0 without any, and the threshold.
 
         They are scalars, ``preview_weight``, ``preview_admitted`` and ``preview_threshold``; ``epoch`` counts from 0.
 
@@ -76,18 +76,14 @@ class Preview:
             ValueError: As :meth:`weights`.
         """
         difficulty, threshold = self.difficulty(samples), self.threshold(epoch)
-        known = _has_label(samples.labels)
-
-        def mean(numbers: Tensor) -> Tensor:
-            return (numbers * known).sum() / known.sum().clamp(min=1)
-
-        return dict(preview_weight=mean(preview_weights(difficulty, threshold)),
-                    preview_admitted=mean((difficulty <= threshold).to(difficulty.dtype)),
-                    preview_threshold=difficulty.new_tensor(threshold))
+        n = max(1, len(difficulty))
+        return dict(preview_weight=preview_weights(difficulty, threshold).sum() / n,
+                    preview_admitted=(difficulty <= threshold).sum() / n,
+                    preview_threshold=difficulty.new_full((), threshold))
 
     @torch.no_grad()
     def difficulty(self, samples: AlignedSamples) -> Tensor:
-        """Of each row, shape ``(n,)``; 0 of a row to be ignored.
+        """Of each row, shape ``(n,)``.
 
         Raises:
             ValueError: As :meth:`weights`.
@@ -99,7 +95,7 @@ class Preview:
             raise ValueError(f'`{self.name}` with `preview`: {error}') from error
         if samples.views is None:
             return found
-        if samples.image_ids is None:
+        if samples.image_ids is None or plain.image_ids is None:
             raise ValueError(f'`{self.name}` with `preview` needs `image_ids` beside `views`, to know which views are '
                              'of one image.')
         matches = samples.image_ids[:, None] == plain.image_ids[None, :]
@@ -111,14 +107,8 @@ class Preview:
 
 def _difficulty(samples: AlignedSamples) -> Tensor:
     logits, labels = samples.student.logits, samples.labels
+    if labels is None:
+        raise ValueError('needs `labels` of the rows, got None; take an aligner that provides labels.')
     loss_of = binary_cross_entropy if samples.scoring == 'sigmoid' else cross_entropy
-    if labels.ndim == 2:
-        return relative_difficulty(loss_of(logits, labels))
-    known = _has_label(labels).nonzero().squeeze(1)
-    of_known = relative_difficulty(loss_of(logits[known], labels[known]), labels[known] == samples.num_classes)
-    return of_known.new_zeros(len(labels)).index_copy(0, known, of_known)
-
-
-def _has_label(labels: Tensor) -> Tensor:
-    """Rows that are not to be ignored, shape ``(n,)``, bool."""
-    return labels >= 0 if labels.ndim == 1 else torch.ones_like(labels[:, 0], dtype=torch.bool)
+    losses = loss_of(logits, labels, check=not samples.filtered)
+    return relative_difficulty(losses, labels == samples.num_classes if labels.ndim == 1 else None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from ckd_mmdet.samples import Widths
 from torch import Tensor, nn
 
 from .maps import MapLoss
+from .norm import ChannelNorm
 
 
 @MODELS.register_module()
@@ -34,14 +36,15 @@ class ReviewKDLoss(MapLoss):
             raise ValueError(f'`ReviewKDLoss` needs a whole `mid_channels` of at least 1, got {mid_channels!r}.')
         self.mid_channels = mid_channels
 
-    def build_parts(self, widths: Widths) -> None:
-        super().build_parts(widths)
+    def new_parts(self, widths: Widths) -> list[nn.Module]:
+        parts = super().new_parts(widths)
         if len(widths.student) == 1:
             raise ValueError('`ReviewKDLoss` needs at least two levels, the finer to review the coarser, got one; '
                              "take an L2Loss, or, of a classifier, give the student's and the teacher's backbone more "
                              '`out_indices`.')
+        return parts
 
-    def projector(self, level: int, widths: Widths) -> nn.Module:
+    def projector(self, level: int, widths: Widths) -> Fusion:
         coarsest = level == len(widths.student) - 1
         return Fusion(widths.student[level], self.mid_channels, widths.teacher[level], has_coarser=not coarsest)
 
@@ -55,8 +58,10 @@ class ReviewKDLoss(MapLoss):
         if heights != sorted(heights, reverse=True):
             raise ValueError(f'`ReviewKDLoss` needs the levels from fine to coarse, got maps of the heights {heights}; '
                              "choose them finest first with the aligner's `levels`, [2, 1, 0] for example.")
-        fused, out = None, []
-        for fusion, level in zip(reversed(self.projectors), reversed(maps), strict=True):
+        fused: Tensor | None = None
+        out: list[Tensor] = []
+        fusions = cast(Sequence[Fusion], list(self.projectors))
+        for fusion, level in zip(reversed(fusions), reversed(maps), strict=True):
             fused = fusion.fuse(level, fused)
             out.append(fusion.widen(fused))
         return out[::-1]
@@ -65,8 +70,8 @@ class ReviewKDLoss(MapLoss):
         return hcl_loss(student, teacher)
 
 
-class Fusion(nn.Module):
-    """What is learned on one level.
+class Fusion(nn.ModuleList):
+    """What is learned on one level: two convolutions with their normalisation and, above the coarsest, the attention.
 
     Args:
         student: Number of channels of the student's maps.
@@ -76,12 +81,28 @@ class Fusion(nn.Module):
     """
 
     def __init__(self, student: int, mid: int, teacher: int, has_coarser: bool) -> None:
-        super().__init__()
-        self.narrow = nn.Sequential(nn.Conv2d(student, mid, 1, bias=False), BatchNorm(mid))
-        self.attention = nn.Conv2d(2 * mid, 2, 1) if has_coarser else None
-        self.widen = nn.Sequential(nn.Conv2d(mid, teacher, 3, padding=1, bias=False), BatchNorm(teacher))
-        for conv in (self.narrow[0], self.widen[0]):
+        narrow = nn.Conv2d(student, mid, 1, bias=False)
+        attention = nn.Conv2d(2 * mid, 2, 1) if has_coarser else None
+        widen = nn.Conv2d(mid, teacher, 3, padding=1, bias=False)
+        for conv in (narrow, widen):
             nn.init.kaiming_uniform_(conv.weight, a=1)
+        parts = [nn.Sequential(narrow, ChannelNorm(mid)), nn.Sequential(widen, ChannelNorm(teacher)), attention]
+        super().__init__(part for part in parts if part is not None)
+
+    @property
+    def narrow(self) -> nn.Module:
+        """From the student's width to the middle one."""
+        return self[0]
+
+    @property
+    def widen(self) -> nn.Module:
+        """From the middle width to the teacher's."""
+        return self[1]
+
+    @property
+    def attention(self) -> nn.Module | None:
+        """From both maps to how much of each counts; ``None`` on the coarsest level."""
+        return self[2] if len(self) > 2 else None
 
     def fuse(self, maps: Tensor, coarser: Tensor | None) -> Tensor:
         """This level and the coarser one's result, each as far as attention goes, shape ``(N, mid, h, w)``.
@@ -90,18 +111,9 @@ class Fusion(nn.Module):
             maps: The student's, shape ``(N, student, h, w)``.
             coarser: What this method gave for the next coarser level; ``None`` on the coarsest.
         """
-        own = self.narrow(maps)
-        if self.attention is None:
+        own: Tensor = self.narrow(maps)
+        if self.attention is None or coarser is None:
             return own
         coarser = F.interpolate(coarser, own.shape[2:], mode='nearest')
         attention = self.attention(torch.cat([own, coarser], 1)).sigmoid()
         return own * attention[:, :1] + coarser * attention[:, 1:]
-
-
-class BatchNorm(nn.BatchNorm2d):
-    """By its running statistics where one image has one place only, which has no spread of its own."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        if self.training and maps[:, 0].numel() == 1:
-            return F.batch_norm(maps, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(maps)

@@ -6,20 +6,24 @@ import math
 import statistics
 from collections.abc import Mapping
 
+import torch
+from ckd_mmdet.functional.checks import is_finite
+from torch import Tensor, nn
+
 MEASURED = 50
 """Iterations over which a balanced weight is measured."""
 KEYS = ('value', 'balance', 'warm_up', 'decay', 'stop', 'iterations')
 """Of a ``loss_weight`` that is a dict."""
 
 
-class Weight:
+class Weight(nn.Module):
     r"""Factor of a loss: :math:`w \cdot \min\big(1, \frac{e + 1}{u}\big) \cdot d(e)` in the epoch :math:`e`, from 0.
 
     :math:`u` is ``warm_up``, the number of epochs over which the weight rises; :math:`d` falls linearly from 1 at the
     start of the epoch ``decay[0]`` to 0 at the start of ``decay[1]``; from the epoch ``stop`` on the factor is 0.
     :math:`w` is ``value``; or, where ``balance`` is given, it is such that the loss's gradient on the student's
     features has ``balance`` times the norm of the task losses': the median over the first ``iterations``, during which
-    the median so far is used, fixed then.
+    the median so far is used, fixed then. What was measured is in the ``state_dict``; nothing is learned.
 
     Args:
         value: :math:`w \ge 0`; 1 by default.
@@ -37,14 +41,15 @@ class Weight:
     def __init__(self, value: float | None = None, balance: float | None = None, warm_up: int = 0,
                  decay: tuple[int, int] | None = None, stop: int | None = None, iterations: int = MEASURED, *,
                  name: str = 'Weight') -> None:
+        super().__init__()
         if value is not None and balance is not None:
             raise ValueError(f'`{name}` needs a `loss_weight` with either `value` or `balance`, got both.')
         if balance is None:
             value = 1.0 if value is None else value
-            if not _is_number(value) or not 0 <= value < math.inf:
-                raise ValueError(f'`{name}` needs a finite `loss_weight` of at least 0, got {value}.')
-        elif not _is_number(balance) or not 0 < balance < math.inf:
-            raise ValueError(f'`{name}` needs a finite `balance` greater than 0 in its `loss_weight`, got {balance}.')
+            if not (is_finite(value) and value >= 0):
+                raise ValueError(f'`{name}` needs a finite `loss_weight` of at least 0, got {value!r}.')
+        elif not (is_finite(balance) and balance > 0):
+            raise ValueError(f'`{name}` needs a finite `balance` greater than 0 in its `loss_weight`, got {balance!r}.')
         for key, count, least in (('warm_up', warm_up, 0), ('stop', 1 if stop is None else stop, 1),
                                   ('iterations', iterations, 1)):
             if not _is_whole(count) or count < least:
@@ -56,7 +61,7 @@ class Weight:
         self.value = value
         self.balance = balance
         self.warm_up = warm_up
-        self.decay = None if decay is None else tuple(decay)
+        self.decay = None if decay is None else (decay[0], decay[1])
         self.stop = stop
         self.iterations = iterations
         self.ratios: list[float] = []
@@ -101,8 +106,8 @@ class Weight:
     @property
     def base(self) -> float:
         """:math:`w`: the value, or what was measured so far; 1 before anything was."""
-        if self.value is not None:
-            return self.value
+        if self.balance is None:
+            return 1.0 if self.value is None else self.value
         return self.balance / statistics.median(self.ratios) if self.ratios else 1.0
 
     @property
@@ -113,13 +118,22 @@ class Weight:
     def is_measuring(self) -> bool:
         return self.value is None and len(self.ratios) < self.iterations
 
+    def get_extra_state(self) -> Tensor:
+        """What was measured, NaN where nothing was yet: shape ``(iterations,)``, float64; ``(0,)`` of a given value.
+
+        The size never changes: an average of models copies states onto each other.
+        """
+        size = 0 if self.balance is None else max(self.iterations, len(self.ratios))
+        state = torch.full((size,), math.nan, dtype=torch.float64)
+        state[:len(self.ratios)] = torch.tensor(self.ratios[:size], dtype=torch.float64)
+        return state
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.ratios = [ratio for ratio in state.tolist() if not math.isnan(ratio)]
+
     def rests(self, epoch: int) -> bool:
         """Whether the loss is over, in this epoch and after it."""
         return (self.stop is not None and epoch >= self.stop) or (self.decay is not None and epoch >= self.decay[1])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_whole(value: object) -> bool:

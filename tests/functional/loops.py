@@ -13,21 +13,19 @@ TEACHER = [[2.0, 0, -1, 1], [0, 3, 1, -1], [1, -1, 2, 0]]
 STUDENT = [[1.0, 0.5, -1, 0], [0.5, 2, 0, -1], [0, -1, 1, 1]]
 
 
-def ckd_rows(student: Tensor, teacher: Tensor, temperature: float, negatives: str, terms: str,
-             groups: Tensor | None, labels: Tensor | None = None) -> list[float]:
+def ckd_rows(student: Tensor, teacher: Tensor, temperature: float, contrast: str, terms: str,
+             negatives: Tensor | None) -> list[float]:
     """Loss of each sample, one logarithm at a time."""
     s, t = [_unit(row) for row in student.tolist()], [_unit(row) for row in teacher.tolist()]
-    ids = [0] * len(s) if groups is None else groups.tolist()
-    named = list(range(len(s))) if labels is None else labels.tolist()
     rows = []
     for i in range(len(s)):
-        others = [j for j in range(len(s)) if ids[j] == ids[i] and (j == i or named[j] != named[i])]
+        others = [j for j in range(len(s)) if j == i or negatives is None or negatives[i, j]]
         own = _dot(t[i], s[i]) / temperature
         by_teacher = _log_sum_exp([_dot(t[i], s[j]) / temperature for j in others])
         by_student = _log_sum_exp([_dot(t[j], s[i]) / temperature for j in others])
         among_students = _log_sum_exp([_dot(t[i] if j == i else s[i], s[j]) / temperature for j in others])
         inter = {'teacher_student': by_teacher, 'student_student': among_students,
-                 'symmetric': (by_teacher + by_student) / 2}[negatives]
+                 'symmetric': (by_teacher + by_student) / 2}[contrast]
         rows.append({'both': inter - own, 'intra': -own, 'inter': inter}[terms])
     return rows
 

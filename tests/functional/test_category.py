@@ -151,7 +151,7 @@ def test_great_scores_give_no_nan(setting: dict) -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(temperature=0), '`category_contrast` needs a `temperature` greater than 0, got 0'),
+    (dict(temperature=0), '`category_contrast` needs a finite `temperature` greater than 0, got 0'),
     (dict(target='batch'), r"`category_contrast` needs `target` to be one of \('samples', 'centers'\), got 'batch'")])
 def test_a_wrong_argument_of_the_contrast_is_named(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

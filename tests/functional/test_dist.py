@@ -130,7 +130,7 @@ def test_certain_rows_in_half_precision_give_no_nan(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(temperature=0), '`dist_loss` needs a `temperature` greater than 0, got 0'),
+    (dict(temperature=0), '`dist_loss` needs a finite `temperature` greater than 0, got 0'),
     (dict(beta=-1.0), '`dist_loss` needs a finite `beta` of at least 0, got -1.0'),
     (dict(gamma=math.nan), '`dist_loss` needs a finite `gamma` of at least 0, got nan')])
 def test_a_wrong_argument_is_named(arguments: dict, message: str) -> None:

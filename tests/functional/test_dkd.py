@@ -131,7 +131,7 @@ def test_half_precision_is_only_in_the_logits(dtype: torch.dtype, standardize: b
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(temperature=0), '`dkd_loss` needs a `temperature` greater than 0, got 0'),
+    (dict(temperature=0), '`dkd_loss` needs a finite `temperature` greater than 0, got 0'),
     (dict(alpha=-1.0), '`dkd_loss` needs a finite `alpha` of at least 0, got -1.0'),
     (dict(beta=math.inf), '`dkd_loss` needs a finite `beta` of at least 0, got inf')])
 def test_a_wrong_argument_is_named(arguments: dict, message: str) -> None:

@@ -86,7 +86,7 @@ def test_half_precision_is_only_in_the_logits(dtype: torch.dtype) -> None:
 
 
 def test_a_wrong_argument_is_named() -> None:
-    with pytest.raises(ValueError, match=r'`kd_loss` needs a `temperature` greater than 0, got 0'):
+    with pytest.raises(ValueError, match=r'`kd_loss` needs a finite `temperature` greater than 0, got 0'):
         kd_loss(*random_pair(), temperature=0)
     with pytest.raises(ValueError, match=r'of one shape \(n, c\), got \(2, 5\) and \(3, 5\)'):
         kd_loss(torch.zeros(2, 5), torch.zeros(3, 5))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from ckd_mmdet.functional import category_contrast, center_alignment, feature_alignment
 from ckd_mmdet.losses import CategoryContrastLoss, CenterAlignmentLoss, DistillLoss, FeatureAlignmentLoss
-from ckd_mmdet.losses.category import BatchNorm
+from ckd_mmdet.losses.norm import ChannelNorm
 from ckd_mmdet.samples import AlignedSamples, Side, Widths
 from torch import nn
 
@@ -49,13 +49,12 @@ def built(kind: type[DistillLoss], widths: Widths = WIDTHS, seed: int = 0, **set
 @pytest.mark.parametrize('target', ['samples', 'centers'])
 def test_the_contrast_equals_the_loop_from_its_own_weights(target: str) -> None:
     loss, aligned = built(CategoryContrastLoss, temperature=2.0, target=target, loss_weight=0.05), samples(views=4)
-    assert loss.state_dict().keys() == {'embeddings.student.weight', 'embeddings.student.bias',
-                                        'embeddings.teacher.weight', 'embeddings.teacher.bias'}
+    assert dict(loss.named_parameters()).keys() == {'parts.0.weight', 'parts.0.bias', 'parts.1.weight', 'parts.1.bias'}
     kept = aligned.labels >= 0
     assert kept.sum() == 28
     scores = []
     for name, side in (('student', aligned.student), ('teacher', aligned.teacher)):
-        weight, bias = (loss.state_dict()[f'embeddings.{name}.{part}'] for part in ('weight', 'bias'))
+        weight, bias = (getattr(loss.embeddings[name], part) for part in ('weight', 'bias'))
         embedded = aligned.student.features[kept] @ weight.T + bias  # the student's, in both
         scores.append(torch.tensor(center_score_rows(embedded, side.centers), dtype=torch.float64))
     rows = category_rows(*scores, aligned.labels[kept], 2.0, target)
@@ -129,49 +128,29 @@ def test_a_label_beyond_the_centers_is_named() -> None:
 def test_feature_alignment_is_that_of_the_mlps_output(is_training: bool) -> None:
     loss, aligned = built(FeatureAlignmentLoss, expansion=2, loss_weight=20.0), samples(views=4)
     loss.train(is_training)
-    shapes = {key: tuple(part.shape) for key, part in loss.named_parameters()}
-    assert shapes == {'mlp.0.weight': (10, 3), 'mlp.0.bias': (10,), 'mlp.1.weight': (10,), 'mlp.1.bias': (10,),
-                      'mlp.3.weight': (5, 10), 'mlp.3.bias': (5,)}
+    shapes = {key: tuple(part.shape) for key, part in loss.mlp.named_parameters()}
+    assert shapes == {'0.weight': (10, 3), '0.bias': (10,), '1.weight': (10,), '1.bias': (10,),
+                      '3.weight': (5, 10), '3.bias': (5,)}
     with torch.no_grad():
-        for part in loss.state_dict().values():
-            if part.is_floating_point():
-                part.uniform_(0.5, 1.5)
-    state = {key: part.clone() for key, part in loss.state_dict().items()}
-    hidden = aligned.student.features @ state['mlp.0.weight'].T + state['mlp.0.bias']
+        for part in loss.mlp.state_dict().values():
+            part.uniform_(0.5, 1.5)
+    state = {key: part.clone() for key, part in loss.mlp.state_dict().items()}
+    kept = aligned.labels >= 0
+    hidden = aligned.student.features[kept] @ state['0.weight'].T + state['0.bias']
     mean, variance = ((hidden.mean(0), hidden.var(0, correction=0)) if is_training else
-                      (state['mlp.1.running_mean'], state['mlp.1.running_var']))
-    hidden = (hidden - mean) / (variance + 1e-5).sqrt() * state['mlp.1.weight'] + state['mlp.1.bias']
-    out = hidden.clamp(min=0) @ state['mlp.3.weight'].T + state['mlp.3.bias']
-    rows = feature_rows(out, aligned.teacher.features)
-    assert len(rows) == 32  # every view, and those to be ignored too: it reads no label
-    assert loss(aligned).item() == pytest.approx(20 * sum(rows) / 32, rel=1e-9)
+                      (state['1.running_mean'], state['1.running_var']))
+    hidden = (hidden - mean) / (variance + 1e-5).sqrt() * state['1.weight'] + state['1.bias']
+    out = hidden.clamp(min=0) @ state['3.weight'].T + state['3.bias']
+    rows = feature_rows(out, aligned.teacher.features[kept])
+    assert len(rows) == 28  # every view
+    assert loss(aligned).item() == pytest.approx(20 * sum(rows) / 28, rel=1e-9)
 
 
 def test_the_mlp_is_as_wide_as_released() -> None:
     loss = built(FeatureAlignmentLoss)
-    assert [type(part) for part in loss.mlp] == [nn.Linear, BatchNorm, nn.ReLU, nn.Linear]
+    assert [type(part) for part in loss.mlp] == [nn.Linear, ChannelNorm, nn.ReLU, nn.Linear]
     assert loss.mlp[0].out_features == 16 * 5
     assert loss.requires == {'logits', 'features'}
-
-
-def test_one_row_is_normalised_by_what_ran_before() -> None:
-    norm = BatchNorm(2)
-    with torch.no_grad():
-        norm.running_mean.copy_(torch.tensor([1.0, 2]))
-        norm.running_var.copy_(torch.tensor([4.0, 9]))
-        norm.weight.fill_(3)
-        norm.bias.fill_(1)
-    assert norm(torch.tensor([[5.0, 8]])).flatten().tolist() == pytest.approx([7, 7], abs=1e-4)
-    assert norm.running_mean.tolist() == [1, 2]
-    assert norm.num_batches_tracked == 0
-
-
-@pytest.mark.parametrize(('n', 'is_training'), [(2, True), (5, True), (1, False), (5, False)])
-def test_otherwise_it_is_the_usual_batch_norm(n: int, is_training: bool) -> None:
-    torch.manual_seed(0)
-    ours, usual, given = BatchNorm(3).train(is_training), nn.BatchNorm1d(3).train(is_training), torch.randn(n, 3)
-    assert torch.equal(ours(given), usual(given))
-    assert torch.equal(ours.running_mean, usual.running_mean)
 
 
 def test_center_alignment_is_over_weights_and_biases_of_layers_of_one_width() -> None:
@@ -281,7 +260,7 @@ def test_under_autocast_what_is_learned_computes_in_its_own_precision(kind: type
 
 @every_loss
 def test_before_it_knows_the_widths_it_says_what_is_missing(kind: type[DistillLoss]) -> None:
-    with pytest.raises(RuntimeError, match=fr'`{kind.__name__}` does not know the widths .* call '
+    with pytest.raises(RuntimeError, match=fr'`{kind.__name__}` does not know the widths of what it compares yet: call '
                                            r'`build_parts\(widths\)` once'):
         kind()(samples())
 
@@ -294,7 +273,7 @@ def test_widths_of_maps_are_refused(kind: type[DistillLoss]) -> None:
 
 
 @pytest.mark.parametrize(('kind', 'arguments', 'message'), [
-    (CategoryContrastLoss, dict(temperature=0), '`CategoryContrastLoss` needs a `temperature` greater than 0, got 0'),
+    (CategoryContrastLoss, dict(temperature=0), '`CategoryContrastLoss` needs a finite `temperature` greater than 0'),
     (CategoryContrastLoss, dict(target='batch'), '`CategoryContrastLoss` needs `target` to be one of .* got \'batch\''),
     (FeatureAlignmentLoss, dict(expansion=0), '`FeatureAlignmentLoss` needs a whole `expansion` of at least 1, got 0'),
     (FeatureAlignmentLoss, dict(expansion=1.5), 'a whole `expansion` of at least 1, got 1.5'),

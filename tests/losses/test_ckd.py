@@ -1,60 +1,72 @@
-"""Every hyper-parameter of CKDLoss reaches the formula."""
+"""Every choice of CKDLoss reaches the formula: anchors, negatives and the loss itself."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from ckd_mmdet.functional import ckd_loss
-from ckd_mmdet.losses import CKDLoss
+from ckd_mmdet.functional import ckd_loss, other_id, same_id
+from ckd_mmdet.losses import CKDLoss, RowLoss
+from ckd_mmdet.registry import MODELS, build_part
 from ckd_mmdet.samples import AlignedSamples, Side
+from torch import Tensor
 
-SETTINGS = [dict(temperature=0.3), dict(negatives='student_student'), dict(negatives='symmetric'), dict(terms='intra'),
-            dict(terms='inter'), dict(temperature=2.0, negatives='symmetric', terms='inter')]
+SETTINGS = [dict(temperature=0.3), dict(contrast='student_student'), dict(contrast='symmetric'), dict(terms='intra'),
+            dict(terms='inter'), dict(temperature=2.0, contrast='symmetric', terms='inter')]
 
 
 @pytest.fixture
 def samples() -> AlignedSamples:
+    """Three classes; 3 is background."""
     torch.manual_seed(0)
     return AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 3,
-                          image_ids=torch.tensor([0, 0, 1, 1, 1, 3]), labels=torch.tensor([0, 3, 0, -1, 2, 3]))
+                          image_ids=torch.tensor([0, 0, 1, 1, 1, 3]), labels=torch.tensor([0, 3, 0, 0, 2, 3]))
+
+
+def rows(samples: AlignedSamples, **settings: Any) -> Tensor:
+    return ckd_loss(samples.student.logits, samples.teacher.logits, **settings)
 
 
 def test_by_default_it_is_the_released_loss(samples: AlignedSamples) -> None:
-    expected = ckd_loss(samples.student.logits, samples.teacher.logits, temperature=1.0, negatives='teacher_student',
-                        terms='both', groups=None).mean()
-    assert CKDLoss()(samples) == expected
+    released = dict(temperature=1.0, contrast='teacher_student', terms='both', negatives=None)
+    assert CKDLoss()(samples) == rows(samples, **released).mean()
+    assert CKDLoss(anchors='all', negatives='all')(samples) == CKDLoss()(samples)
+    assert CKDLoss().requires == {'logits'}
 
 
 @pytest.mark.parametrize('setting', SETTINGS, ids=str)
 def test_each_setting_reaches_the_formula(samples: AlignedSamples, setting: dict) -> None:
     loss = CKDLoss(**setting, loss_weight=0.1)(samples)
-    assert loss == 0.1 * ckd_loss(samples.student.logits, samples.teacher.logits, **setting).mean()
+    assert loss == 0.1 * rows(samples, **setting).mean()
     assert loss != CKDLoss(loss_weight=0.1)(samples)
 
 
-def test_within_an_image_only_its_own_rows_are_contrasted(samples: AlignedSamples) -> None:
-    loss = CKDLoss(within='image')
-    assert loss(samples) == ckd_loss(samples.student.logits, samples.teacher.logits, groups=samples.image_ids).mean()
-    assert loss(samples) != CKDLoss()(samples)
-
-
-def test_only_within_an_image_it_requires_image_ids() -> None:
-    assert CKDLoss(within='image').requires == {'logits', 'image_ids'}
-    assert CKDLoss().requires == {'logits'}
-
-
-def test_rows_of_one_label_can_be_left_out_of_each_others_negatives(samples: AlignedSamples) -> None:
-    loss = CKDLoss(same_label='left_out')
-    assert loss.requires == {'logits', 'labels'}
-    assert loss(samples) == ckd_loss(samples.student.logits, samples.teacher.logits, labels=samples.labels).mean()
+@pytest.mark.parametrize(('negatives', 'requires'), [
+    ('same_image', {'logits', 'image_ids'}), (['same_image'], {'logits', 'image_ids'}),
+    ('other_label', {'logits', 'labels'}), (('other_label',), {'logits', 'labels'}),
+    (['other_label', 'same_image'], {'logits', 'labels', 'image_ids'})], ids=str)
+def test_negatives_are_those_that_fulfil_every_rule(samples: AlignedSamples, negatives: Any, requires: set) -> None:
+    loss = CKDLoss(negatives=negatives)
+    assert loss.requires == requires
+    mask = torch.ones(6, 6, dtype=torch.bool)
+    if 'same_image' in negatives:
+        mask &= same_id(samples.image_ids)
+    if 'other_label' in negatives:
+        mask &= other_id(samples.labels)
+    assert loss(samples) == rows(samples, negatives=mask).mean()
     assert loss(samples) != CKDLoss()(samples)
 
 
 def test_of_foreground_anchors_every_row_is_a_negative(samples: AlignedSamples) -> None:
     loss = CKDLoss(anchors='foreground', loss_weight=2.0)
     assert loss.requires == {'logits', 'labels'}
-    rows = ckd_loss(samples.student.logits, samples.teacher.logits)  # labels 0, 0 and 2; 3 is background, -1 ignored
-    torch.testing.assert_close(loss(samples), 2 * (rows[0] + rows[2] + rows[4]) / 3)
+    torch.testing.assert_close(loss(samples), 2 * rows(samples)[[0, 2, 3, 4]].mean())
+
+
+def test_anchors_and_negatives_are_chosen_apart(samples: AlignedSamples) -> None:
+    loss = CKDLoss(anchors='foreground', negatives='other_label')
+    expected = rows(samples, negatives=other_id(samples.labels))[[0, 2, 3, 4]].mean()
+    torch.testing.assert_close(loss(samples), expected)
 
 
 def test_without_a_foreground_anchor_the_loss_is_0_with_a_graph(samples: AlignedSamples) -> None:
@@ -64,7 +76,7 @@ def test_without_a_foreground_anchor_the_loss_is_0_with_a_graph(samples: Aligned
     assert loss == 0 and not student.grad.any()
 
 
-@pytest.mark.parametrize('setting', [dict(same_label='left_out'), dict(anchors='foreground')], ids=str)
+@pytest.mark.parametrize('setting', [dict(negatives='other_label'), dict(anchors='foreground')], ids=str)
 def test_what_needs_one_class_a_row_refuses_the_soft_labels_of_mixup(samples: AlignedSamples, setting: dict) -> None:
     mixed = replace(samples, labels=torch.rand(6, 3).softmax(1))
     with pytest.raises(ValueError, match=r'`CKDLoss` needs one class a row, .*of shape \(6, 3\); leave mixup'):
@@ -72,13 +84,59 @@ def test_what_needs_one_class_a_row_refuses_the_soft_labels_of_mixup(samples: Al
     assert CKDLoss()(mixed).isfinite()
 
 
+@pytest.mark.parametrize(('setting', 'part'), [
+    (dict(negatives='other_label'), 'labels'), (dict(anchors='foreground'), 'labels'),
+    (dict(negatives='same_image'), 'image_ids'), (dict(preview=dict()), 'labels')], ids=str)
+def test_rows_without_what_it_reads_are_refused_in_one_sentence(samples: AlignedSamples, setting: dict, part: str
+                                                                ) -> None:
+    with pytest.raises(ValueError, match=f'`CKDLoss` .*needs `{part}` of the rows, got None; take an aligner that'):
+        CKDLoss(**setting)(replace(samples, **{part: None}))
+
+
+@pytest.mark.parametrize('terms', ['both', 'inter'])
+@pytest.mark.parametrize(('background', 'way_out'), [(True, 'leave that out of `negatives`, or take a KDLoss'),
+                                                     (False, 'take a KDLoss')])
+def test_negatives_of_another_label_need_a_second_class(samples: AlignedSamples, terms: str, background: bool,
+                                                        way_out: str) -> None:
+    loss = CKDLoss(negatives=['same_image', 'other_label'], terms=terms)
+    with pytest.raises(ValueError, match="`CKDLoss` with `negatives='other_label'` needs at least two classes, and "
+                                         f'student and teacher share one: .* no negatives; {way_out}'):
+        loss.check(1, background)
+    loss.check(2, background)
+    for other in (CKDLoss(), CKDLoss(negatives='same_image'), CKDLoss(negatives='other_label', terms='intra')):
+        other.check(1, background)  # these have something to say of one class
+        one = replace(samples, labels=torch.zeros(6, dtype=torch.int64),
+                      student=Side(samples.student.logits.clone().requires_grad_()))
+        other(one).backward()
+        assert one.student.logits.grad.any()
+
+
+def test_what_check_refuses_would_be_0_for_every_student(samples: AlignedSamples) -> None:
+    one = replace(samples, labels=torch.zeros(6, dtype=torch.int64))
+    assert CKDLoss(negatives='other_label')(one).item() == pytest.approx(0, abs=1e-6)
+
+
+NEGATIVES = r"`CKDLoss` needs `negatives` to be 'all', one of \('same_image', 'other_label'\) or a list of these, got "
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(same_label='out'), r"`CKDLoss` needs `same_label` to be one of \('negative', 'left_out'\), got 'out'"),
     (dict(anchors='some'), r"`CKDLoss` needs `anchors` to be one of \('all', 'foreground'\), got 'some'"),
-    (dict(temperature=0), '`CKDLoss` needs a `temperature` greater than 0, got 0'),
-    (dict(negatives='all'), r"`CKDLoss` needs `negatives` to be one of .*, got 'all'"),
+    (dict(temperature=0), '`CKDLoss` needs a finite `temperature` greater than 0, got 0'),
+    (dict(contrast='all'), r"`CKDLoss` needs `contrast` to be one of .*, got 'all'"),
     (dict(terms='own'), r"`CKDLoss` needs `terms` to be one of .*, got 'own'"),
-    (dict(within='rank'), r"`CKDLoss` needs `within` to be one of \('batch', 'image'\), got 'rank'")])
+    (dict(negatives='own'), f"{NEGATIVES}'own'."), (dict(negatives=None), f'{NEGATIVES}None.'),
+    (dict(negatives=[]), rf'{NEGATIVES}\[\].'), (dict(negatives=['all']), rf"{NEGATIVES}\['all'\]."),
+    (dict(negatives=[['same_image']]), NEGATIVES), (dict(negatives={'other_label': 1}), NEGATIVES),
+    (dict(negatives='symmetric'), f"{NEGATIVES}'symmetric'; .* write `contrast='symmetric'`"),
+    (dict(negatives='student_student'), "write `contrast='student_student'`")])
 def test_a_wrong_argument_is_named_when_it_is_built(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CKDLoss(**arguments)
+
+
+@pytest.mark.parametrize(('old', 'now'), [
+    (dict(within='image'), "has no argument `within` any more; write `negatives='same_image'`"),
+    (dict(same_label='left_out'), "has no argument `same_label` any more; write `negatives='other_label'`")])
+def test_a_config_with_an_argument_of_before_says_what_to_write_now(old: dict, now: str) -> None:
+    with pytest.raises(ValueError, match=f'`here`: `CKDLoss` {now}'):
+        build_part(MODELS, dict(type='CKDLoss', **old), RowLoss, '`here`')

@@ -1,7 +1,9 @@
 """What holds for every registered loss."""
 
 import copy
+import inspect
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +14,9 @@ import torch
 from ckd_mmdet.losses import CenterAlignmentLoss, DistillLoss, L2Loss, MapLoss, PKDLoss, RowLoss
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Side, Widths
+from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # ours alone: other tests register losses that only serve to be refused
 LOSSES = sorted((part for part in MODELS.module_dict.values()
@@ -85,6 +89,23 @@ def built(kind: type[MapLoss], seed: int = 0, **settings: Any) -> MapLoss:
     return loss
 
 
+def learning(kind: type[DistillLoss], seed: int = 0, **settings: Any) -> DistillLoss:
+    """Any loss, with what it learns; the last layers' alignment with its projector."""
+    torch.manual_seed(seed)
+    loss = kind(**(dict(project=True) if kind is CenterAlignmentLoss else {}), **settings)
+    loss.build_parts(WIDTHS if kind in MAP_LOSSES else ROW_WIDTHS)
+    return loss
+
+
+def weighed(kind: type[DistillLoss]) -> list[dict]:
+    """A given weight, and a balanced one where the loss may have it."""
+    return [dict(loss_weight=0.5)] + [dict(loss_weight='balance:0.5')] * (kind is not CenterAlignmentLoss)
+
+
+every_weighed_loss = pytest.mark.parametrize(('kind', 'settings'), [
+    (kind, settings) for kind in LOSSES for settings in weighed(kind)])
+
+
 def test_there_are_losses() -> None:
     assert {'CKDLoss', 'CategoryContrastLoss', 'DISTLoss', 'DKDLoss', 'FeatureAlignmentLoss', 'KDLoss'} <= {
         loss.__name__ for loss in ROW_LOSSES}
@@ -101,9 +122,8 @@ def test_it_gives_one_number_with_a_gradient(kind: type[RowLoss]) -> None:
     assert loss.dtype == torch.float32
     assert loss > 0
     loss.backward()
-    # a loss that reads labels has nothing to say of a row to be ignored; every other row, and loss, counts
-    counted = samples.labels >= 0 if 'labels' in kind().requires else torch.ones(8, dtype=torch.bool)
-    assert counted.any() and not (samples.labels >= 0).all()
+    counted = samples.labels >= 0  # nobody has anything to say of a row to be ignored; every other row counts
+    assert counted.any() and not counted.all()
     assert torch.equal(read_by(kind, samples).grad.any(1), counted)
 
 
@@ -199,10 +219,13 @@ class Projected(RowLoss):
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
-        self.projector = nn.Linear(NUM_CLASSES + 1, 1)
+        self.build_parts(ROW_WIDTHS)
+
+    def new_parts(self, widths: Widths) -> list[nn.Module]:
+        return [nn.Linear(NUM_CLASSES + 1, 1)]
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
-        return epoch * self.projector(samples.student.logits).squeeze(1)
+        return epoch * self.parts[0](samples.student.logits).squeeze(1)
 
 
 @pytest.mark.parametrize(('n', 'weight'), [(0, 1.0), (8, 0.0)], ids=['no row', 'no weight'])
@@ -216,7 +239,8 @@ def test_what_a_loss_learns_stays_in_the_graph(n: int, weight: float) -> None:
 
 def test_a_row_loss_is_the_weighted_mean_of_its_rows_at_the_epoch() -> None:
     loss, samples = Projected(0.5), rows(8)
-    torch.testing.assert_close(loss(samples, epoch=3), 1.5 * loss.projector(samples.student.logits).mean())
+    counted = samples.student.logits[samples.labels >= 0]
+    torch.testing.assert_close(loss(samples, epoch=3), 1.5 * loss.parts[0](counted).mean())
 
 
 @every_map_loss
@@ -322,10 +346,8 @@ def test_equal_maps_cost_nothing(kind: type[MapLoss]) -> None:
 def test_what_it_learned_comes_back_from_its_state_dict(kind: type[MapLoss]) -> None:
     loss, other, aligned = built(kind), built(kind, seed=1), maps(3)
     assert abs(loss(aligned) - other(aligned)) > 1e-3
-    keys = other.load_state_dict(loss.state_dict())
-    assert not keys.missing_keys and not keys.unexpected_keys
+    other.load_state_dict(loss.state_dict(), strict=True)
     assert loss(aligned) == other(aligned)
-    assert {key.split('.')[0] for key in loss.state_dict()} == {'projectors'}
 
 
 @every_map_loss
@@ -363,3 +385,131 @@ def test_levels_that_do_not_pair_are_counted(kind: type[MapLoss]) -> None:
 @every_map_loss
 def test_it_requires_maps_and_nothing_else(kind: type[MapLoss]) -> None:
     assert kind().requires == {'maps'}
+
+
+@every_loss
+def test_the_names_of_what_it_learns_are_numbers_weight_and_bias(kind: type[DistillLoss]) -> None:
+    """A user's ``paramwise_cfg.custom_keys`` match substrings: ``'neck'``, ``'embed'``, ``'projector'``..."""
+    loss = learning(kind)
+    for name, _ in loss.parts.named_parameters():
+        *path, last = name.split('.')
+        assert path and all(part.isdigit() for part in path) and last in ('weight', 'bias'), name
+    assert {f'parts.{name}' for name, _ in loss.parts.named_parameters()} == dict(loss.named_parameters()).keys()
+    assert {f'parts.{name}' for name, _ in loss.parts.named_buffers()} == dict(loss.named_buffers()).keys()
+
+
+def test_some_of_them_learn() -> None:
+    assert {kind.__name__ for kind in LOSSES if list(learning(kind).parameters())} == {
+        'CategoryContrastLoss', 'CenterAlignmentLoss', 'FeatureAlignmentLoss', 'L2Loss', 'PKDLoss', 'ReviewKDLoss'}
+
+
+@every_loss
+def test_what_it_learns_is_made_once(kind: type[DistillLoss]) -> None:
+    loss = kind()
+    assert not len(loss.parts)
+    loss = learning(kind)
+    before = [id(parameter) for parameter in loss.parameters()]
+    with pytest.raises(RuntimeError, match=fr'`{kind.__name__}.build_parts` makes .* once, and was called again'):
+        loss.build_parts(WIDTHS if kind in MAP_LOSSES else ROW_WIDTHS)
+    assert [id(parameter) for parameter in loss.parameters()] == before
+
+
+@every_weighed_loss
+def test_parts_and_measured_weight_come_back_from_its_state_dict(kind: type[DistillLoss], settings: dict) -> None:
+    loss, other = learning(kind, **settings), learning(kind, seed=1, **settings)
+    if loss.weight.balance is not None:
+        loss.weight.ratios, other.weight.ratios = [2.0, 1 / 3], [5.0, 6.0, 7.0]
+    state = pickle.loads(pickle.dumps(loss.state_dict()))
+    assert {key.split('.')[0] for key in state} <= {'parts', 'weight'}
+    other.load_state_dict(state, strict=True)
+    assert other.weight.ratios == loss.weight.ratios and other.weight.base == loss.weight.base
+    assert all(torch.equal(one, two) for one, two in zip(loss.parameters(), other.parameters(), strict=True))
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert twin.weight.ratios == loss.weight.ratios
+        assert twin.weight.ratios is not loss.weight.ratios
+
+
+@every_weighed_loss
+def test_an_average_of_models_survives_what_is_measured(kind: type[DistillLoss], settings: dict) -> None:
+    loss = learning(kind, **settings)
+    average = ExponentialMovingAverage(loss, momentum=0.5, update_buffers=True)
+    for ratio in (2.0, 4.0):
+        if loss.weight.balance is not None:
+            loss.weight.ratios.append(ratio)
+        with torch.no_grad():
+            for parameter in loss.parameters():
+                parameter += 1
+        average.update_parameters(loss)
+    for ours, averaged in zip(loss.parameters(), average.module.parameters(), strict=True):
+        torch.testing.assert_close(averaged, ours - 0.5)  # 1 after the first step, then half way to 2
+
+
+@every_row_loss
+@pytest.mark.parametrize('preview', [None, dict(base=1.1)], ids=['plain', 'previewed'])
+def test_rows_to_be_ignored_change_neither_value_nor_gradient(kind: type[RowLoss], preview: dict | None) -> None:
+    samples, loss = rows(16), made(kind, preview=preview)
+    kept = (samples.labels >= 0).nonzero().squeeze(1)
+    assert 1 < len(kept) < 16
+    alone = samples.select(kept)
+    value, expected = loss(samples), made(kind, preview=preview)(alone)
+    torch.testing.assert_close(value, expected)
+    ours, theirs = (torch.autograd.grad(one, read_by(kind, samples))[0] for one in (value, expected))
+    torch.testing.assert_close(ours, theirs)
+    assert not ours[samples.labels < 0].any()
+    assert loss(replace(alone, filtered=True)) == expected
+    found, of_kept = (loss.metrics(one, epoch=0) for one in (samples, alone))
+    assert found == of_kept and bool(found) is bool(preview)
+
+
+WAITS = {'_local_scalar_dense', 'nonzero', 'nonzero_static', 'masked_select', 'equal', 'is_nonzero', '_unique',
+         '_unique2', 'unique_dim', 'unique_consecutive', 'bincount', 'repeat_interleave'}
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for the device; on a GPU, indexing by a mask does too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = [part for part in args[1] if part is not None and part.dtype == torch.bool] if name in (
+            'index', 'index_put', 'index_put_') else []
+        if name in WAITS or masks:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+CHOICES = {'CKDLoss': dict(negatives=['same_image', 'other_label'], anchors='foreground'),
+           'DKDLoss': dict(standardize=True), 'CategoryContrastLoss': dict(target='centers')}
+
+
+@every_row_loss
+@pytest.mark.parametrize('is_chosen', [False, True], ids=['by default', 'chosen'])
+@pytest.mark.parametrize('preview', [None, dict(base=1.1)], ids=['plain', 'previewed'])
+def test_of_filtered_rows_it_never_waits_for_the_device(kind: type[RowLoss], preview: dict | None, is_chosen: bool
+                                                        ) -> None:
+    loss = made(kind, preview=preview, **CHOICES.get(kind.__name__, {}) if is_chosen else {})
+    kept = loss.counted(rows(16))
+    with Waits() as waits:
+        loss(replace(kept, filtered=True)).backward()
+        loss.metrics(replace(kept, filtered=True), epoch=0)
+    assert waits.seen == []
+    with Waits() as waits:
+        loss(kept)
+    assert 'nonzero' in waits.seen  # so they are counted
+
+
+def numbers_of(kind: type[DistillLoss]) -> list[str]:
+    """Arguments that are numbers by default."""
+    return [name for name, argument in inspect.signature(kind).parameters.items()
+            if isinstance(argument.default, int | float) and not isinstance(argument.default, bool)]
+
+
+@pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan, '2', None, True, [1.0]], ids=str)
+@pytest.mark.parametrize(('kind', 'argument'), [(kind, name) for kind in LOSSES for name in numbers_of(kind)])
+def test_every_number_is_refused_by_name_where_it_is_none(kind: type[DistillLoss], argument: str, value: object
+                                                          ) -> None:
+    with pytest.raises(ValueError, match=f'`{kind.__name__}` needs a (finite|whole)? ?`{argument}`'):
+        kind(**{argument: value})

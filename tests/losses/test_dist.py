@@ -33,7 +33,7 @@ def test_it_requires_class_distributions_and_no_labels() -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(temperature=0), '`DISTLoss` needs a `temperature` greater than 0, got 0'),
+    (dict(temperature=0), '`DISTLoss` needs a finite `temperature` greater than 0, got 0'),
     (dict(beta=-1), '`DISTLoss` needs a finite `beta` of at least 0, got -1'),
     (dict(gamma=-2), '`DISTLoss` needs a finite `gamma` of at least 0, got -2')])
 def test_a_wrong_argument_is_named_when_it_is_built(arguments: dict, message: str) -> None:

@@ -39,6 +39,12 @@ def test_rows_to_be_ignored_get_no_gradient_and_are_not_counted(samples: Aligned
     assert samples.student.logits.grad.any(1).nonzero().squeeze(1).tolist() == LABELLED
 
 
+def test_a_label_beyond_the_scores_is_named(samples: AlignedSamples) -> None:
+    samples.labels[0] = 4
+    with pytest.raises(ValueError, match='`dkd_loss` needs `labels` of 0 to 3, one of the 4 classes, got 1 to 4'):
+        DKDLoss()(samples)
+
+
 def test_without_a_labelled_row_it_is_zero_with_a_graph() -> None:
     student = torch.randn(3, 4, requires_grad=True)
     loss = DKDLoss()(AlignedSamples(Side(student), Side(torch.randn(3, 4)), 3, torch.full((3,), -1)))
@@ -54,7 +60,7 @@ def test_it_requires_labels_and_class_distributions() -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(temperature=0), '`DKDLoss` needs a `temperature` greater than 0, got 0'),
+    (dict(temperature=0), '`DKDLoss` needs a finite `temperature` greater than 0, got 0'),
     (dict(alpha=-1), '`DKDLoss` needs a finite `alpha` of at least 0, got -1'),
     (dict(beta=-2), '`DKDLoss` needs a finite `beta` of at least 0, got -2')])
 def test_a_wrong_argument_is_named_when_it_is_built(arguments: dict, message: str) -> None:

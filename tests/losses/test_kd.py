@@ -1,5 +1,7 @@
 """Every hyper-parameter of KDLoss reaches the formula."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from ckd_mmdet.functional import binary_kd_loss, kd_loss
@@ -21,7 +23,7 @@ def test_by_default_nothing_is_softened() -> None:
 
 
 def test_a_wrong_temperature_is_named_when_it_is_built() -> None:
-    with pytest.raises(ValueError, match='`KDLoss` needs a `temperature` greater than 0, got -1'):
+    with pytest.raises(ValueError, match='`KDLoss` needs a finite `temperature` greater than 0, got -1'):
         KDLoss(-1)
 
 
@@ -30,6 +32,14 @@ def test_between_sigmoid_heads_it_is_the_binary_form() -> None:
     samples = AlignedSamples(Side(torch.randn(6, 4)), Side(torch.randn(6, 4)), 4, scoring='sigmoid')
     expected = binary_kd_loss(samples.student.logits, samples.teacher.logits, temperature=2.0).mean()
     assert KDLoss(2.0)(samples) == expected
+
+
+def test_one_probability_of_a_softmax_is_refused() -> None:
+    """It is always 1: the loss would be 0 for every student. One sigmoid is none of that."""
+    one = AlignedSamples(Side(torch.randn(6, 1)), Side(torch.randn(6, 1)), 1)
+    with pytest.raises(ValueError, match='`KDLoss` between softmax heads needs rows of at least 2 scores, got 1'):
+        KDLoss()(one)
+    assert KDLoss()(replace(one, scoring='sigmoid')) > 0
 
 
 def test_standardised_logits_reach_the_formula_and_are_refused_between_sigmoid_heads() -> None:

@@ -54,23 +54,26 @@ def test_the_epoch_counts_from_0_and_what_is_admitted_grows() -> None:
     assert (weights[0] < 1).any() and (weights[8] == 1).all()
 
 
-def test_of_a_detector_foreground_and_background_are_apart_and_what_is_ignored_counts_in_full() -> None:
-    samples = rows(64)
+def test_of_a_detector_foreground_and_background_are_apart() -> None:
+    samples = KDLoss().counted(rows(64))
     labels = samples.labels
-    assert all(((labels == kind).sum() > 1) for kind in (-1, 0, CLASSES))
+    assert all(((labels == kind).sum() > 1) for kind in (0, CLASSES))
     found = Preview().difficulty(samples)
-    losses = F.cross_entropy(samples.student.logits, labels.clamp(min=0), reduction='none').detach()
+    losses = F.cross_entropy(samples.student.logits, labels, reduction='none').detach()
     for part in ((labels >= 0) & (labels < CLASSES), labels == CLASSES):
         torch.testing.assert_close(found[part], losses[part] / losses[part].mean())
-    assert not found[labels < 0].any()
-    assert (Preview().weights(samples, 0)[labels < 0] == 1).all()
+
+
+def test_rows_to_be_ignored_have_no_difficulty() -> None:
+    with pytest.raises(ValueError, match='got -1 to 4; leave rows without a label out'):
+        Preview().difficulty(rows(64))
 
 
 def test_of_a_sigmoid_head_it_is_the_binary_cross_entropy() -> None:
-    samples = replace(classified(), scoring='sigmoid', labels=torch.tensor([0, 1, 2, 3, 4, 4, 4, -1]))
+    samples = replace(classified(), scoring='sigmoid', labels=torch.tensor([0, 1, 2, 3, 4, 4, 4, 4]))
     found = Preview().difficulty(samples)
-    losses = binary_cross_entropy(samples.student.logits[:7], samples.labels[:7]).detach()
-    expected = [*(losses[:4] / losses[:4].mean()), *(losses[4:] / losses[4:].mean()), 0.0]
+    losses = binary_cross_entropy(samples.student.logits, samples.labels).detach()
+    expected = [*(losses[:4] / losses[:4].mean()), *(losses[4:] / losses[4:].mean())]
     assert found.tolist() == pytest.approx([float(x) for x in expected])
 
 
@@ -154,9 +157,9 @@ def test_where_everything_is_admitted_nothing_changes() -> None:
 
 
 def test_of_anchors_that_count_alone_the_mean_is_over_them() -> None:
-    samples = rows(32)
     loss = CKDLoss(anchors='foreground', preview=dict(base=1.1))
-    counted = (samples.labels >= 0) & (samples.labels < CLASSES)
+    samples = loss.counted(rows(32))
+    counted = samples.labels < CLASSES
     weights = loss.preview.weights(samples, 0)
     assert (weights[counted] < 1).any()
     expected = (weights * CKDLoss().per_sample(samples, epoch=0))[counted].mean()
@@ -181,7 +184,8 @@ def test_the_mean_weight_the_admitted_share_and_the_threshold_are_logged_over_th
     samples = rows(64)
     loss = KDLoss(preview=dict(base=1.1))
     known = samples.labels >= 0
-    difficulty = loss.preview.difficulty(samples)[known]
+    assert not known.all()
+    difficulty = loss.preview.difficulty(samples.select(known.nonzero().squeeze(1)))
     found = loss.metrics(samples, epoch=4)
     assert {key: value.shape for key, value in found.items()} == {
         'preview_weight': (), 'preview_admitted': (), 'preview_threshold': ()}
@@ -223,7 +227,7 @@ def test_the_weights_of_half_precision_are_in_float32(dtype: torch.dtype) -> Non
     (dict(base=0.9), 'needs a finite `base` of at least 1 in its `preview`, got 0.9.'),
     (dict(base=math.inf), 'needs a finite `base` of at least 1 in its `preview`, got inf.'),
     (dict(base=math.nan), 'needs a finite `base` of at least 1 in its `preview`, got nan.'),
-    (dict(base='1'), 'needs a finite `base` of at least 1 in its `preview`, got 1.'),
+    (dict(base='1'), "needs a finite `base` of at least 1 in its `preview`, got '1'."),
     (dict(base=True), 'needs a finite `base` of at least 1 in its `preview`, got True.'),
     (dict(bases=1), "needs a `preview` of None or dict(base=1.005), got {'bases': 1}."),
     (True, 'needs a `preview` of None or dict(base=1.005), got True.'),

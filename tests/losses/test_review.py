@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 from ckd_mmdet.losses import ReviewKDLoss
-from ckd_mmdet.losses.review import BatchNorm
 from ckd_mmdet.samples import AlignedMaps, Widths
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.functional.test_maps import hcl_images
 
@@ -41,13 +40,13 @@ def review_by_loops(loss: ReviewKDLoss, aligned: AlignedMaps) -> list[Grid]:
     fused, out = None, []
     for level in reversed(range(len(aligned.student))):
         weights = dict(loss.projectors[level].named_parameters())
-        own = _normalised(_convolved(aligned.student[level].tolist(), weights['narrow.0.weight'], None),
-                          weights['narrow.1.weight'], weights['narrow.1.bias'])
+        own = _normalised(_convolved(aligned.student[level].tolist(), weights['0.0.weight'], None),
+                          weights['0.1.weight'], weights['0.1.bias'])
         if fused is not None:
-            own = _attended(own, fused, weights['attention.weight'], weights['attention.bias'])
+            own = _attended(own, fused, weights['2.weight'], weights['2.bias'])
         fused = own
-        out.append(_normalised(_convolved(own, weights['widen.0.weight'], None), weights['widen.1.weight'],
-                               weights['widen.1.bias']))
+        out.append(_normalised(_convolved(own, weights['1.0.weight'], None), weights['1.1.weight'],
+                               weights['1.1.bias']))
     return out[::-1]
 
 
@@ -136,9 +135,9 @@ def test_it_is_built_as_released() -> None:
     loss.build_parts(Widths((64, 96, 128), (128, 64, 32)))
     assert loss.mid_channels == 256
     assert {key: tuple(tensor.shape) for key, tensor in loss.projectors[1].named_parameters()} == {
-        'narrow.0.weight': (256, 96, 1, 1), 'narrow.1.weight': (256,), 'narrow.1.bias': (256,),
-        'attention.weight': (2, 512, 1, 1), 'attention.bias': (2,),
-        'widen.0.weight': (64, 256, 3, 3), 'widen.1.weight': (64,), 'widen.1.bias': (64,)}
+        '0.0.weight': (256, 96, 1, 1), '0.1.weight': (256,), '0.1.bias': (256,),
+        '2.weight': (2, 512, 1, 1), '2.bias': (2,),
+        '1.0.weight': (64, 256, 3, 3), '1.1.weight': (64,), '1.1.bias': (64,)}
     assert [part.attention is None for part in loss.projectors] == [False, False, True]
     for conv, inputs in ((loss.projectors[1].narrow[0], 96), (loss.projectors[1].widen[0], 256 * 9)):
         bound = math.sqrt(3 / inputs)  # Kaiming's, uniform, of the slope 1
@@ -159,28 +158,6 @@ def test_levels_of_one_height_may_follow_each_other() -> None:
     loss, aligned = built(), maps(sizes=[(5, 6), (3, 3), (3, 3)])
     for ours, theirs in zip(loss.projected(aligned.student), review_by_loops(loss, aligned), strict=True):
         torch.testing.assert_close(ours, torch.tensor(theirs, dtype=torch.float64), rtol=1e-9, atol=1e-9)
-
-
-def test_one_image_of_one_place_is_normalised_by_what_ran_before() -> None:
-    norm = BatchNorm(2)
-    with torch.no_grad():
-        norm.running_mean.copy_(torch.tensor([1.0, 2]))
-        norm.running_var.copy_(torch.tensor([4.0, 9]))
-        norm.weight.fill_(3)
-        norm.bias.fill_(1)
-    out = norm(torch.tensor([5.0, 8]).reshape(1, 2, 1, 1))
-    assert out.flatten().tolist() == pytest.approx([7, 7], abs=1e-4)  # 3 (5 - 1) / 2 + 1, 3 (8 - 2) / 3 + 1
-    assert norm.running_mean.tolist() == [1, 2]
-    assert norm.num_batches_tracked == 0
-
-
-@pytest.mark.parametrize('shape', [(2, 3, 1, 1), (1, 3, 1, 2), (3, 3, 2, 2)])
-@pytest.mark.parametrize('is_training', [True, False])
-def test_of_more_than_one_place_it_is_the_usual_batch_norm(shape: tuple[int, ...], is_training: bool) -> None:
-    torch.manual_seed(0)
-    ours, usual, given = BatchNorm(3).train(is_training), nn.BatchNorm2d(3).train(is_training), torch.randn(shape)
-    assert torch.equal(ours(given), usual(given))
-    assert torch.equal(ours.running_mean, usual.running_mean)
 
 
 def test_one_image_with_a_level_of_one_place_trains() -> None:

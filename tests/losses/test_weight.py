@@ -2,9 +2,11 @@
 
 import copy
 import math
+import pickle
 from typing import Any
 
 import pytest
+import torch
 from ckd_mmdet.losses.weight import MEASURED, Weight
 
 
@@ -124,6 +126,41 @@ def test_what_one_weight_measured_another_does_not_know() -> None:
     assert not twin.ratios and not Weight(balance=0.5).ratios
 
 
+@pytest.mark.parametrize('ratios', [[], [2.0, 0.25, 1e-300], [2.0, 0.25, 0.5, 1 / 3]], ids=['none', 'some', 'all'])
+def test_what_was_measured_is_its_state_to_the_last_bit(ratios: list[float]) -> None:
+    weight, other = Weight(balance=0.5, iterations=4), Weight(balance=0.5, iterations=4)
+    weight.ratios, other.ratios = ratios, [7.0]
+    other.load_state_dict(weight.state_dict(), strict=True)
+    assert other.ratios == ratios and other.base == weight.base
+    for twin in (copy.deepcopy(weight), pickle.loads(pickle.dumps(weight))):
+        assert twin.ratios == ratios and twin.is_measuring == weight.is_measuring
+
+
+def test_its_state_never_changes_its_size_and_that_of_a_given_value_is_empty() -> None:
+    weight, sizes = Weight(balance=0.5, iterations=3), []
+    for ratio in (1.0, 2.0, 3.0):
+        sizes.append(weight.get_extra_state().shape)
+        weight.ratios.append(ratio)
+    assert {*sizes, weight.get_extra_state().shape} == {(3,)}
+    assert weight.get_extra_state().dtype == torch.float64
+    given = Weight(value=0.5)
+    assert given.get_extra_state().shape == (0,)
+    given.load_state_dict(given.state_dict(), strict=True)
+    assert given.base == 0.5
+
+
+def test_a_state_of_more_iterations_is_kept_whole() -> None:
+    long, short = Weight(balance=0.5, iterations=4), Weight(balance=0.5, iterations=2)
+    long.ratios = [1.0, 2.0, 4.0]
+    short.load_state_dict(long.state_dict(), strict=True)
+    assert short.ratios == [1.0, 2.0, 4.0] and not short.is_measuring
+    assert short.get_extra_state().tolist() == [1, 2, 4]
+
+
+def test_it_has_nothing_that_is_learned_or_averaged() -> None:
+    assert not list(Weight(balance=0.5).parameters()) and not list(Weight(balance=0.5).buffers())
+
+
 NUMBER = '`CKDLoss` needs a finite `loss_weight` of at least 0, got '
 BALANCE = '`CKDLoss` needs a finite `balance` greater than 0 in its `loss_weight`, got '
 WHAT = "`CKDLoss` needs a `loss_weight` that is a number, a dict or 'balance:RATIO', as in 'balance:0.5', got "
@@ -137,11 +174,11 @@ def whole(key: str, least: int) -> str:
 
 @pytest.mark.parametrize(('loss_weight', 'message'), [
     (-1, f'{NUMBER}-1.'), (math.inf, f'{NUMBER}inf.'), (math.nan, f'{NUMBER}nan.'), (True, f'{NUMBER}True.'),
-    (None, f'{NUMBER}None.'), ([1.0], f'{NUMBER}[1.0].'), (dict(value='a'), f'{NUMBER}a.'),
+    (None, f'{NUMBER}None.'), ([1.0], f'{NUMBER}[1.0].'), (dict(value='a'), f"{NUMBER}'a'."),
     (dict(value=-2), f'{NUMBER}-2.'),
     ('balance:0', f'{BALANCE}0.0.'), ('balance:-1', f'{BALANCE}-1.0.'), ('balance:nan', f'{BALANCE}nan.'),
     ('balance:inf', f'{BALANCE}inf.'), (dict(balance=True), f'{BALANCE}True.'),
-    (dict(balance='0.5'), f'{BALANCE}0.5.'),
+    (dict(balance='0.5'), f"{BALANCE}'0.5'."),
     ('0.5', f"{WHAT}'0.5'."), ('balance', f"{WHAT}'balance'."), ('balance:', f"{WHAT}'balance:'."),
     ('balance:needs', f"{WHAT}'balance:needs'."), ('balanced:0.5', f"{WHAT}'balanced:0.5'."),
     (dict(weight=1.0, stop=3), f"{KEYS}['weight', 'stop']."), (dict(name='A'), f"{KEYS}['name']."),
