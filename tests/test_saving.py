@@ -240,14 +240,14 @@ def no_space(*unused: object) -> None:
 def test_a_full_disk_is_said_and_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_whole(tmp_path / 'x.pth', b'before')
     monkeypatch.setattr(os, 'fsync', no_space)
-    with pytest.raises(OSError, match=r'disk full: 3\.5 MB wanted for .*x\.pth, \d+\.\d MB are free'):
+    with pytest.raises(OSError, match=r'disk full, 3\.5 MB wanted for .*x\.pth, \d+\.\d MB are free'):
         write_whole(tmp_path / 'x.pth', bytes(3_500_000))
     assert [path.name for path in tmp_path.iterdir()] == ['x.pth'] and (tmp_path / 'x.pth').read_bytes() == b'before'
 
 
 def test_a_run_on_a_full_disk_can_go_on_later(tmp_path: Path) -> None:
     runner = toy_runner(tmp_path)
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=r'disk full: \d+\.\d MB wanted'):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match=r'disk full, \d+\.\d MB wanted'):
         patch.setattr(os, 'replace', lambda source, target: (
             no_space() if Path(target).name == 'epoch_2.pth' else Path(source).rename(target)))
         runner.train()
