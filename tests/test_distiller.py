@@ -2,6 +2,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from ckd_mmdet.alignment import RowAlignment, build_alignment
 from ckd_mmdet.classes import SharedClasses
+from ckd_mmdet.compat import activate
 from ckd_mmdet.distiller import Distiller
 from ckd_mmdet.rows import TableRows
 from ckd_mmdet.samples import Answer
@@ -320,6 +322,7 @@ def test_a_batch_without_proposals_trains_on(distiller: Distiller) -> None:
     assert total.isfinite()
 
 
+@pytest.mark.skipif(not activate(), reason="mmcv's own nms takes float32 alone on CPU")
 def test_bfloat16_autocast_gives_finite_losses(distiller: Distiller) -> None:
     distiller.has_hook = True
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -350,7 +353,9 @@ DEFORMABLE = dict(optimizer=ADAM, paramwise_cfg=dict(norm_decay_mult=0., custom_
 
 
 @pytest.mark.parametrize(('config', 'optimizer', 'rates'), [
-    (convnext, LAYER_DECAY, 5), (partial(toy_config, 'faster_rcnn'), DETR, 2)])
+    pytest.param(convnext, LAYER_DECAY, 5, marks=pytest.mark.skipif(
+        find_spec('mmpretrain') is None, reason='ConvNeXt is a backbone of mmpretrain')),
+    (partial(toy_config, 'faster_rcnn'), DETR, 2)])
 def test_optimizer_groups_are_the_plain_students(taught: dict, config: partial, optimizer: dict, rates: int) -> None:
     ours = groups(toy_model(distilled(config(), taught)), optimizer)
     assert ours == groups(toy_model(config()), optimizer)
