@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ckd_mmdet.alignment import Alignment, kind_of
+from ckd_mmdet.alignment import Alignment, kind_of, pair_kind
 from ckd_mmdet.classes import Scoring, SharedClasses, listed, match_classes, shared_columns, shared_rows
+from ckd_mmdet.recipes import as_commands, methods_for
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, hard
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.structures import BaseDataElement
@@ -75,9 +76,10 @@ class RowPairing(Pairing):
         for key, loss in self.alignment.losses.items():
             where = f'`alignments.{self.alignment.name}.losses.{key}`'
             if columns < loss.least_columns:
+                way_out = methods_for(type(self.alignment.aligner).__name__, pair_kind(self.scorings), len(self.classes))
                 raise ValueError(f'{where} is a {type(loss).__name__}, which needs rows of at least '
-                                 f'{loss.least_columns} scores, and student and teacher share {columns} only; take a '
-                                 'KDLoss here.')
+                                 f'{loss.least_columns} scores ({loss.why_columns}), and student and teacher share '
+                                 f'{columns} only; take {as_commands([*way_out, "l2"])}.')
             try:
                 loss.check(len(self.classes), self.background)
             except ValueError as error:
@@ -199,7 +201,7 @@ def shared_classes(where: str, teacher: FrozenTeacher, classes: Sequence[str] | 
             raise ValueError(f'`teacher.class_map` needs class names, and {whose} has none; set `metainfo.classes` of '
                              'the training data set, or take a checkpoint that mmdet wrote.')
     for side, names, count in zip(('student', 'teacher'), (classes, teacher.classes), counts, strict=True):
-        if count != len(names):
+        if count != len(names) and not (side == 'teacher' and count > len(names)):  # what has no name stays out
             raise ValueError(f'{where}: the {side} scores {count} classes, and {len(names)} have names '
                              f'({listed(names)}); set `num_classes` of its head, or the names, so that they agree.')
     return match_classes(classes, teacher.classes, teacher.class_map)
