@@ -27,7 +27,8 @@ from torch import nn
 def distill_config(student: str | Path | Config, teacher: str | Path | Config | None, method: str = 'ckd', *,
                    teacher_checkpoint: str | Path | None = None, loss_weight: float | str | dict | None = None,
                    selector: str | dict | Sequence[str | dict] | None = None,
-                   class_map: str | Mapping[str, str] | None = None, options: Mapping[str, Any] | None = None) -> Config:
+                   class_map: str | Mapping[str, str] | None = None,
+                   options: Mapping[str, Any] | None = None) -> Config:
     """The student's whole config, with a teacher in it; what was chosen is printed, and why.
 
     Both models are built once, with random weights, to see what they are; nothing is downloaded. What was chosen

@@ -25,7 +25,8 @@ class Scoring:
         return self.softmax and not self.of_images
 
     def __str__(self) -> str:
-        return (f'{self.num_classes} class{"" if self.num_classes == 1 else "es"}{" and background" if self.background else ""} '
+        classes = f'{self.num_classes} class{"" if self.num_classes == 1 else "es"}'
+        return (f'{classes}{" and background" if self.background else ""} '
                 f'({"softmax" if self.softmax else "sigmoid"})')
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
+from ckd_mmdet.compat.hub import pkg_resources_explained
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.hub import get_config
@@ -30,7 +31,8 @@ def read_config(config: str | Path) -> Config:
     """
     name = str(config)
     try:
-        read = get_config(name) if '::' in name else Config.fromfile(name)
+        with pkg_resources_explained():
+            read = get_config(name) if '::' in name else Config.fromfile(name)
     except (SyntaxError, NameError) as error:
         at = f' (line {error.lineno})' if getattr(error, 'lineno', None) else ''
         raise ValueError(f'{name} needs to be Python that runs: {type(error).__name__}{at}: '
@@ -38,7 +40,7 @@ def read_config(config: str | Path) -> Config:
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # of a package that is not there
         if 'mmpretrain' in str(error):
             require_mmpretrain()
-        if isinstance(error, ImportError) and '::' not in name:
+        if isinstance(error, ImportError) and '::' not in name and 'pkg_resources' not in str(error):
             raise ValueError(f'{name} imports what is not there (in its `custom_imports`, or by itself): '
                              f'{_root_cause(error)}; install the module, or add its folder to PYTHONPATH.') from error
         raise

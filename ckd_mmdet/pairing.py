@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from ckd_mmdet.alignment import Alignment, kind_of, pair_kind
 from ckd_mmdet.classes import Scoring, SharedClasses, listed, match_classes, shared_columns, shared_rows
+from ckd_mmdet.functional import class_log_odds
 from ckd_mmdet.recipes import as_commands, methods_for
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, hard
 from ckd_mmdet.teacher import FrozenTeacher
@@ -76,7 +77,8 @@ class RowPairing(Pairing):
         for key, loss in self.alignment.losses.items():
             where = f'`alignments.{self.alignment.name}.losses.{key}`'
             if columns < loss.least_columns:
-                way_out = methods_for(type(self.alignment.aligner).__name__, pair_kind(self.scorings), len(self.classes))
+                aligner, kind = type(self.alignment.aligner).__name__, pair_kind(self.scorings)
+                way_out = methods_for(aligner, kind, len(self.classes))
                 raise ValueError(f'{where} is a {type(loss).__name__}, which needs rows of at least '
                                  f'{loss.least_columns} scores ({loss.why_columns}), and student and teacher share '
                                  f'{columns} only; take {as_commands([*way_out, "l2"])}.')
@@ -138,9 +140,11 @@ class RowPairing(Pairing):
         """What the student (0) or the teacher (1) says of the chosen rows, by shared classes."""
         scores, scoring = (answer.student, answer.teacher)[which], self.scorings[which]
         classes = (self.classes.student, self.classes.teacher)[which]
-        logits = shared_columns(scores.take(rows), scoring, classes, self.background)
+        whole = scores.take(rows)
+        logits = shared_columns(whole, scoring, classes, self.background)
         if answer.layers is None:
-            return Side(logits)
+            mixed = kind_of(self.scorings) == 'mixed' and scoring.softmax
+            return Side(logits, log_odds=class_log_odds(whole)[:, list(classes)] if mixed else None)
         layer = answer.layers[which]
         centers = shared_rows(layer.weight, scoring, classes, self.background)
         if any(one.bias is None for one in answer.layers):  # one has none: there is nothing to compare them with

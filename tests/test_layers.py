@@ -33,8 +33,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
-         'distillation', 'distilled', 'explanation', 'export', 'fit', 'method_options', 'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving',
-         'student_export', 'teacher'}
+         'distillation', 'distilled', 'explanation', 'export', 'fit', 'hook', 'judgement', 'labels', 'loading',
+         'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 ALLOWED['method_options'] |= {'yaml'}

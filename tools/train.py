@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
                         help="the teacher's class for each of yours, light='traffic light' 3=three for example, or a "
                              '.json or .yaml file; by default equal names are paired')
     parser.add_argument('--explain', action='store_true',
-                        help='print what is chosen, what was refused and why, and how many rows it takes; train nothing')
+                        help='print what is chosen, what was refused and why, and the number of rows; train nothing')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
     parser.add_argument('--trust-checkpoint', action='store_true',
@@ -114,8 +114,8 @@ def main() -> None:
                              '`auto_scale_lr = dict(base_batch_size=16)`, the batch its learning rate was made for')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.load_from = str(checkpoint_to_resume(cfg.work_dir) or '') if args.resume == 'auto' else args.resume
-        cfg.resume = bool(cfg.load_from)
+        newest = checkpoint_to_resume(cfg.work_dir) if args.resume == 'auto' else args.resume
+        cfg.load_from, cfg.resume = newest and str(newest), newest is not None
     if args.allow_missing_classes:
         cfg.allow_missing_classes = True
     check_data(cfg, ('train_dataloader', 'val_dataloader'))

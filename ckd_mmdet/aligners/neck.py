@@ -57,8 +57,8 @@ class NeckAligner(Aligner):
         theirs = _chosen(_probe(teacher), self.teacher_levels, 'teacher', teacher)
         strides = _strides(ours), _strides(theirs)
         if len(ours) != len(theirs) or strides[0] != strides[1] and not self.resize:
-            raise ValueError(f"`NeckAligner` needs levels of the teacher that have the student's strides, {strides[0]}, "
-                             f'got {strides[1]}; {_way_out(*strides)}.')
+            raise ValueError(f'`NeckAligner` needs levels of the teacher with the strides that the student has, '
+                             f'{strides[0]}, got {strides[1]}; {_way_out(*strides)}.')
         return Widths(*(tuple(level.shape[1] for level in levels) for levels in (ours, theirs)))
 
     def rows_in_words(self, student: nn.Module) -> str:
