@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from ckd_mmdet.attach import choose_alignment
+from ckd_mmdet.choice import choose_alignment
 from ckd_mmdet.lab.coverage import (
     OUT_OF_SCOPE,
     Row,
