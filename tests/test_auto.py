@@ -314,7 +314,7 @@ def test_without_a_network_the_address_and_the_way_out_are_named(monkeypatch: py
     def offline(*args: Any, **kwargs: Any) -> None:
         raise URLError('Name or service not known')
 
-    monkeypatch.setattr('ckd_mmdet.teacher.CheckpointLoader.load_checkpoint', offline)
+    monkeypatch.setattr('mmengine.runner.CheckpointLoader.load_checkpoint', offline)
     name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
     with pytest.raises(ValueError, match=r"needs a readable checkpoint, 'https://download.openmmlab.com/.*r18.*\.pth' "
                                          r'is not \(URLError.*not known.*with `--teacher-checkpoint`'):
