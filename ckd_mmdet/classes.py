@@ -25,7 +25,8 @@ class Scoring:
         return self.softmax and not self.of_images
 
     def __str__(self) -> str:
-        return (f'{self.num_classes} classes{" and background" if self.background else ""} '
+        classes = f'{self.num_classes} class{"" if self.num_classes == 1 else "es"}'
+        return (f'{classes}{" and background" if self.background else ""} '
                 f'({"softmax" if self.softmax else "sigmoid"})')
 
 
@@ -84,8 +85,8 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
                              f"knows {listed(student)}; the teacher knows {listed(teacher)}. Give a dict from the "
-                             "student's names to the teacher's (to the tools, as --cfg-options "
-                             "model.teacher.class_map.OURS=THEIRS ...), or another teacher.")
+                             "student's names to the teacher's (to the tools, as `--class-map "
+                             "OURS=THEIRS ...`), or another teacher.")
     for side, names, known in (('student', class_map, student), ('teacher', class_map.values(), teacher)):
         unknown = [name for name in names if name not in known]
         if unknown:

@@ -12,7 +12,7 @@ from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.labels import has_objects, settle_label_names
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import HOOKS
-from ckd_mmdet.saving import SafeSaving
+from ckd_mmdet.saving import make_saving_atomic
 from ckd_mmdet.seeding import ExactResume
 from ckd_mmdet.student_export import StudentExport
 from mmengine.hooks import Hook, LoggerHook
@@ -33,8 +33,8 @@ KEY = 'ckd_mmdet'
 class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
-    Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
-    :class:`ckd_mmdet.saving.SafeSaving` and :class:`ckd_mmdet.student_export.StudentExport`.
+    Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume` and
+    :class:`ckd_mmdet.student_export.StudentExport`. Checkpoints are written whole, see :mod:`ckd_mmdet.saving`.
 
     Args:
         patience: Number of steps in a row whose loss may be NaN or infinite before the run stops.
@@ -44,9 +44,10 @@ class DistillHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, patience: int = 5) -> None:
-        self.parts: Sequence[Hook] = (SafeSaving(), ExactResume(), Teaching(), Guard(patience), StudentExport())
+        self.parts: Sequence[Hook] = (ExactResume(), Teaching(), Guard(patience), StudentExport())
 
     def before_run(self, runner: Runner) -> None:
+        make_saving_atomic(runner)
         for part in self.parts:
             part.before_run(runner)
 

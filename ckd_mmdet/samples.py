@@ -21,11 +21,13 @@ class Side:
     """That layer's weight rows, the category centres, shape ``(c, d)``."""
     biases: Tensor | None = None
     """That layer's biases, shape ``(c,)``, where it has some."""
+    log_odds: Tensor | None = None
+    """Of a softmax that is compared with sigmoids: log odds of each shared class's probability, shape ``(n, c)``."""
 
     def select(self, index: Tensor) -> Side:
         """The rows at ``index``, shape ``(m,)``."""
-        features = None if self.features is None else self.features[index]
-        return replace(self, logits=self.logits[index], features=features)
+        features, log_odds = (None if part is None else part[index] for part in (self.features, self.log_odds))
+        return replace(self, logits=self.logits[index], features=features, log_odds=log_odds)
 
     def tensors(self) -> list[Tensor]:
         """Everything that is there."""
@@ -55,7 +57,7 @@ class AlignedSamples:
     views: Tensor | None = None
     """Which view of its image a row is, shape ``(n,)``, int64; 0 is the plain one. ``None``: all are plain."""
     filtered: bool = False
-    """Whether rows to be ignored are out already, so that no loss need look for them."""
+    """Whether rows to be ignored are out already and labels in their range, so that no loss need wait to look."""
 
     def __len__(self) -> int:
         return len(self.student.logits)

@@ -1,14 +1,34 @@
 import itertools
 import sys
+import warnings
 
 # mmdet's modules, which the tests import, need this first.
 import ckd_mmdet.compat  # noqa: F401
 import pytest
+import torch
 import yapf  # noqa: F401  fills its cache before the workers start: two that fill it at once can read half of it
 
 _scopes = itertools.count()
 
 # Fixtures import what they need: mmdet's import takes seconds, and the pure tests do without.
+
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what asks for float16 under autocast on CPU where torch has bfloat16 alone there, as torch 2.1 does."""
+    if _autocasts_to_float16():
+        return
+    for item in items:
+        params = item.callspec.params if hasattr(item, 'callspec') else {}
+        if torch.float16 in params.values() and 'autocast' in item.function.__code__.co_names:
+            item.add_marker(pytest.mark.skip(reason="this torch's autocast on CPU has no float16"))
+
+
+def _autocasts_to_float16():
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that autocast is switched off instead
+        with torch.autocast('cpu', dtype=torch.float16):
+            return torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype == torch.float16
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -34,6 +54,14 @@ def scope_again(scope):
     """A Runner leaves its own, which would be that of the tests after it."""
     yield
     _set_scope(scope)
+
+
+@pytest.fixture(autouse=True)
+def no_run_before():
+    """What a Runner writes down, such as its epoch, is not read by the tests after it."""
+    logging = sys.modules.get('mmengine.logging')
+    if logging is not None:
+        logging.MessageHub.get_instance(f'test-{next(_scopes)}')  # the last one made is the current one
 
 
 def _set_scope(name):

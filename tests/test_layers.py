@@ -14,6 +14,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     '__init__': set(),
     'functional': TENSORS,
     'rows': TENSORS,
+    'recipes': set(),
     'classes': TENSORS,
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
@@ -30,11 +31,13 @@ ALLOWED = {  # beside the standard library and the part's own folder
                                  'numpy', 'PIL'},
 }
 # all of the above, and mmengine
-ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled',
-         'export', 'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving',
-         'student_export', 'teacher'}
+ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
+         'distillation', 'distilled', 'explanation', 'export', 'fit', 'hook', 'judgement', 'labels', 'loading',
+         'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
-ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'} for part in ABOVE}
+ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'}
+            for part in ABOVE}
+ALLOWED['method_options'] |= {'yaml'}
 FREE = {'compat',  # other people's versions
         'lab',  # what measures and shows: nothing of the core imports it
         '__main__'}

@@ -14,10 +14,10 @@ from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 from mmengine.config import DictAction
 
 with lab_imports():
-    from ckd_mmdet.attach import METHODS
     from ckd_mmdet.lab.compare.main import default_out, run_matrix
     from ckd_mmdet.lab.compare.plan import Settings
     from ckd_mmdet.lab.compare.report import as_shown, write_report
+    from ckd_mmdet.recipes import METHODS
 
 
 def parse_args() -> argparse.Namespace:

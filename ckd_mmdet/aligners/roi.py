@@ -72,6 +72,12 @@ class RoIAligner(Aligner):
                                  f'{type(layer).__name__}; take losses of logits here.')
         return Widths(*((layer.in_features,) for layer in layers))
 
+    def rows_in_words(self, student: nn.Module) -> str:
+        roi_head = student.roi_head
+        configs = roi_head.train_cfg if isinstance(roi_head.train_cfg, list) else [roi_head.train_cfg]
+        sampler = (configs[self.stage or 0] or {}).get('sampler') or {}
+        return f'at most {sampler["num"]} proposals an image' if sampler.get('num') else 'every sampled proposal'
+
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[RoITape]:
         head, roi_head = self._bbox_head(student, 'student'), student.roi_head

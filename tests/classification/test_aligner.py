@@ -43,6 +43,18 @@ def test_a_copy_of_the_student_gives_equal_rows(student: nn.Module) -> None:
     assert samples.num_classes == 4
 
 
+def test_an_image_has_the_confidence_of_its_likeliest_class(student: nn.Module) -> None:
+    student = copy.deepcopy(student).eval()
+    (inputs, samples), aligner = batch(), ImageAligner()
+    with torch.no_grad(), aligner.listen(student) as tape:
+        student(inputs, samples, mode='loss')
+        answer = aligner.ask(student, student.extract_feat(inputs, stage='backbone'), tape, samples)
+        predicted = student(inputs, samples, mode='predict')
+    expected = torch.stack([sample.pred_score.max() for sample in predicted])
+    for rows in (answer.student, answer.teacher):
+        torch.testing.assert_close(rows.confidence(range(4)), expected)
+
+
 def test_logits_features_and_centers_belong_together(student: nn.Module) -> None:
     samples, _ = aligned(student, built(classifier_config('resnet14')), *batch())
     for side in (samples.student, samples.teacher):
@@ -246,7 +258,7 @@ def test_published_weights_are_read_as_they_are(tmp_path: Path) -> None:
 def test_it_works_without_mmpretrain_until_a_classifier_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / 'c.py').write_text("default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier')\n")
     code = ('import sys; sys.modules["mmpretrain"] = None\n'
-            'import ckd_mmdet.attach, ckd_mmdet.distilled, ckd_mmdet.hook, ckd_mmdet.classification.aligner\n'
+            'import ckd_mmdet.auto, ckd_mmdet.distilled, ckd_mmdet.hook, ckd_mmdet.classification.aligner\n'
             'from ckd_mmdet.config import read_config\n'
             f'read_config({str(tmp_path / "c.py")!r})')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)

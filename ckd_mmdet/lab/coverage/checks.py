@@ -16,7 +16,8 @@ import ckd_mmdet.aligners  # noqa: F401  registers them
 import numpy as np
 import torch
 from ckd_mmdet.aligners import Aligner
-from ckd_mmdet.attach import Choice, choose_alignment, distill_config
+from ckd_mmdet.auto import distill_config
+from ckd_mmdet.choice import Choice, choose_alignment
 from ckd_mmdet.registry import TASK_UTILS, build_part
 from ckd_mmdet.samples import Answer
 from mmcv.cnn.bricks import DropPath
