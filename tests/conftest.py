@@ -42,7 +42,8 @@ def configs_are_not_laid_out():
 @pytest.fixture(scope='module', autouse=True)
 def scope(request):
     """Where MMEngine looks for names without a scope: in mmpretrain for the tests of classifiers, else in mmdet."""
-    name = 'mmpretrain' if 'classification' in request.path.parts else 'mmdet'
+    of_classifiers = 'classification' in request.path.parts or request.path.name == 'test_digits.py'
+    name = 'mmpretrain' if of_classifiers else 'mmdet'
     _set_scope(name)
     yield name
     _set_scope('mmdet')

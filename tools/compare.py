@@ -5,16 +5,15 @@ the table and the plots of a matrix anew, from its finished runs.
 """
 
 import argparse
-import contextlib
 import sys
 import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
-from ckd_mmdet.lab.jobs.commands import told_in_one_line
+from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 from mmengine.config import DictAction
 
-with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+with lab_imports():
     from ckd_mmdet.lab.compare.main import default_out, run_matrix
     from ckd_mmdet.lab.compare.plan import Settings
     from ckd_mmdet.lab.compare.report import as_shown, write_report
