@@ -13,10 +13,11 @@ from urllib.error import URLError
 import ckd_mmdet
 import pytest
 import torch
-from ckd_mmdet import attach
-from ckd_mmdet.attach import class_map_option, class_names, distill_config, student_options
-from ckd_mmdet.config import HOOK
+from ckd_mmdet import choice
+from ckd_mmdet.auto import distill_config
+from ckd_mmdet.config import HOOK, class_names
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.method_options import student_options
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.config import Config
@@ -42,7 +43,7 @@ def attached(student: Config, teacher: Config, method: str = 'ckd', **options: A
 # what is chosen
 
 @pytest.mark.parametrize(('student', 'teacher', 'method', 'aligners', 'selector', 'losses'), [
-    ('retinanet', 'retinanet', 'ckd', dict(dense=dict(type='DenseAligner')), dict(type='TeacherTopK', k=256),
+    ('retinanet', 'retinanet', 'ckd', dict(dense=dict(type='DenseAligner')), dict(type='Foreground'),
      dict(loss_ckd=dict(type='CKDLoss', loss_weight=1.0))),
     ('retinanet', 'retinanet', 'kd', dict(dense=dict(type='DenseAligner')), dict(type='TeacherTopK', k=1024),
      dict(loss_kd=dict(type='KDLoss', loss_weight=1.0))),
@@ -122,7 +123,8 @@ def test_maps_are_distilled_whatever_the_heads_and_classes_are(capsys: pytest.Ca
     assert cfg.model.teacher.get('class_map') is None
     assert capsys.readouterr().out.splitlines()[1:] == [
         'aligner   NeckAligner: the feature maps of both, level by level',
-        'loss      PKDLoss, weight 6.0, on maps (neck)', 'classes   not looked at, maps know none']
+        'loss      PKDLoss, weight 6.0, on maps (neck)', 'rows      none: feature maps are compared as a whole (neck)',
+        'classes   not looked at: feature maps have no classes']
 
 
 def test_none_is_the_students_own_config_with_the_hook_that_seeds() -> None:
@@ -157,7 +159,8 @@ def test_what_was_chosen_and_why_is_said(capsys: pytest.CaptureFixture) -> None:
         'aligner   DenseAligner: both score every anchor of the same levels; student RetinaNet, 3 classes (sigmoid), '
         'teacher RetinaNet, 3 classes (sigmoid)',
         '          (`RoIAligner` needs a student with `roi_head.bbox_head`, got a RetinaNet)',
-        'loss      CKDLoss, weight 0.5, on the rows of TeacherTopK(k=256) (dense)',
+        'loss      CKDLoss, weight 0.5, on the rows of Foreground (dense)',
+        'rows      200,700 anchors in an image of 800x1333 (dense)',
         'classes   the same 3',
         'config    runs/mine/student_ckd_teacher.py']
     assert cfg.distillation.aligner[0].startswith('DenseAligner') and len(cfg.distillation.refused) == 1
@@ -272,9 +275,14 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
     (pair(method='l2+pkd', selector='Foreground'), "`selector` chooses rows, and `method='l2+pkd'` pairs feature maps, "
                                                    'all of them; leave the selector out, or join a method of rows'),
     (pair(selector='All'), '`alignments.dense` needs a `selector`, every anchor of a RetinaHead would be too many'),
-    (pair('retinanet', 'faster_rcnn', method='kd'),
-     '`alignments.object.losses.loss_kd` is a KDLoss, which makes no sense between a student with 3 classes (sigmoid) '
-     'and a teacher with 3 classes and background (softmax); take a loss that compares directions only, such as'),
+    (pair('retinanet', 'faster_rcnn', method='dkd'),
+     '`alignments.object.losses.loss_dkd` is a DKDLoss, which makes no sense between a student with 3 classes '
+     '(sigmoid) and a teacher with 3 classes and background (softmax); take `--method ckd` or `--method kd` or `--method l2`.'),
+    (pair('retinanet', 'retinanet', method='pckd'),
+     "`method='pckd'` has no recipe for the rows of a DenseAligner (a dense head scores by a convolution that the "
+     'anchors of all places share: it has no category centres, and no feature of a row); take `--method ckd` or '
+     '`--method kd`'),
+    (pair('yolof', 'yolof', method='l2+reviewkd'), 'needs at least two levels'),
     (pair(loss_weight=-1.0), '`CKDLoss` needs a finite `loss_weight` of at least 0, got -1.0.'),
     (lambda: distill_config(plain('retinanet'), None), "`method='ckd'` needs a `teacher`; to train the student alone"),
     (lambda: distill_config(Config(dict()), None, 'none'), '`student` needs a config with a `model`, a given config'),
@@ -287,7 +295,7 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
     (lambda: attached(plain('retinanet'), plain('retinanet', ('bee', 'ant', 'fly'))),
      "`teacher.class_map='name'` finds no class that student and teacher share. The student knows 'cat', 'dog', "
      "'cow'; the teacher knows 'bee', 'ant', 'fly'. Give a dict from the student's names to the teacher's (to the "
-     'tools, as --cfg-options model.teacher.class_map.OURS=THEIRS ...), or another teacher.'),
+     'tools, as `--class-map OURS=THEIRS ...`), or another teacher.'),
     (pair(class_map=dict(horse='cow')), "`teacher.class_map` names 'horse', which the student does not know"),
     (lambda: attached(plain('retinanet', NAMES, 80), plain('retinanet')),
      "the student's head scores 80 classes, and its training data have 3 (cat, dog, cow); set `num_classes` of its "
@@ -301,11 +309,13 @@ def test_what_cannot_be_attached_is_refused_in_words(attach_it: Callable[[], Con
 
 
 def test_models_that_no_aligner_pairs_are_refused_with_what_each_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attach, 'REASONS', {kind: attach.REASONS[kind] for kind in ('RoIAligner', 'DenseAligner')})
+    monkeypatch.setattr(choice, 'REASONS', {kind: choice.REASONS[kind] for kind in ('RoIAligner', 'DenseAligner')})
     with pytest.raises(ValueError) as refused:
         attached(plain('retinanet'), plain('faster_rcnn'))
     first, roi, dense = str(refused.value).splitlines()
-    assert first.startswith('no aligner can pair a RetinaNet as student with a FasterRCNN as teacher')
+    assert first == ('no aligner can pair the rows of a RetinaNet as student with those of a FasterRCNN as teacher: '
+                     'each alone could be paired with its like; feature maps can be compared: take `--method l2` or '
+                     '`--method pkd`. What each said:')
     assert roi.startswith('`RoIAligner` needs a student with `roi_head.bbox_head`, got a RetinaNet')
     assert dense.startswith('`DenseAligner` needs a teacher with a dense head `bbox_head`, and the FasterRCNN has no')
 
@@ -314,7 +324,7 @@ def test_without_a_network_the_address_and_the_way_out_are_named(monkeypatch: py
     def offline(*args: Any, **kwargs: Any) -> None:
         raise URLError('Name or service not known')
 
-    monkeypatch.setattr('mmengine.runner.CheckpointLoader.load_checkpoint', offline)
+    monkeypatch.setattr('ckd_mmdet.checkpoints.CheckpointLoader.load_checkpoint', offline)
     name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
     with pytest.raises(ValueError, match=r"needs a readable checkpoint, 'https://download.openmmlab.com/.*r18.*\.pth' "
                                          r'is not \(URLError.*not known.*with `--teacher-checkpoint`'):
@@ -377,12 +387,6 @@ def test_an_option_that_no_distilled_config_has_is_refused_before_anything_is_bu
     with pytest.raises(ValueError, match=r'`--cfg-options model.backbone.depth=.* write model.student.backbone.depth='):
         run_tool(monkeypatch, 'train', 'student.py', '--teacher', 'teacher.py', '--teacher-checkpoint', 'teacher.pth',
                  '--cfg-options', 'model.backbone.depth=18')
-
-
-def test_classes_of_other_names_are_mapped_on_the_command_line() -> None:
-    by_class = {'model.teacher.class_map.traffic light': 'lamp', 'model.teacher.check_accuracy': True}
-    assert class_map_option(by_class) == {'traffic light': 'lamp'}
-    assert class_map_option({'model.teacher.class_map': 'name'}) == 'name' and class_map_option({}) is None
 
 
 def test_options_for_the_student_are_told_from_those_for_the_distiller() -> None:

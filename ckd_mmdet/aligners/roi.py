@@ -74,8 +74,9 @@ class RoIAligner(Aligner):
 
     def rows_in_words(self, student: nn.Module) -> str:
         roi_head = student.roi_head
-        configs = roi_head.train_cfg if isinstance(roi_head.train_cfg, list) else [roi_head.train_cfg]
-        sampler = (configs[self.stage or 0] or {}).get('sampler') or {}
+        staged = isinstance(roi_head.bbox_head, nn.ModuleList)
+        config = roi_head.train_cfg[self.stage] if staged and roi_head.train_cfg else roi_head.train_cfg
+        sampler = (config or {}).get('sampler') or {}
         return f'at most {sampler["num"]} proposals an image' if sampler.get('num') else 'every sampled proposal'
 
     @contextmanager

@@ -50,4 +50,4 @@ def test_standardised_logits_reach_the_formula_and_are_refused_between_sigmoid_h
     assert loss(samples) == 0.5 * expected
     assert KDLoss(2.0, loss_weight=0.5)(samples) != 0.5 * expected
     assert loss.scorings == {'softmax'}
-    assert KDLoss(2.0).scorings == {'softmax', 'sigmoid'}
+    assert KDLoss(2.0).scorings == {'softmax', 'sigmoid', 'mixed'}
