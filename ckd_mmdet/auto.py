@@ -157,8 +157,8 @@ def _pair_levels(alignments: dict[str, dict], student: nn.Module, teacher: nn.Mo
     """Let maps of equal strides be paired where the config does not say which, in place; gives that in words."""
     said = []
     for name, alignment in alignments.items():
-        aligner = alignment['aligner']
-        if aligner['type'] != 'NeckAligner':
+        aligner = alignment.get('aligner') or {}
+        if aligner.get('type') != 'NeckAligner':  # one that is incomplete is refused below
             continue
         text = 'NeckAligner: the feature maps of both, level by level'
         if not {'levels', 'teacher_levels', 'resize'} & set(aligner):
