@@ -10,6 +10,7 @@ from ckd_mmdet import __version__
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.labels import has_objects, settle_label_names
+from ckd_mmdet.missed_validation import MissedValidation
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.saving import SafeSaving
@@ -34,7 +35,8 @@ class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
     Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
-    :class:`ckd_mmdet.saving.SafeSaving` and :class:`ckd_mmdet.student_export.StudentExport`.
+    :class:`ckd_mmdet.saving.SafeSaving`, :class:`ckd_mmdet.student_export.StudentExport` and
+    :class:`ckd_mmdet.missed_validation.MissedValidation`.
 
     Args:
         patience: Number of steps in a row whose loss may be NaN or infinite before the run stops.
@@ -44,7 +46,8 @@ class DistillHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, patience: int = 5) -> None:
-        self.parts: Sequence[Hook] = (SafeSaving(), ExactResume(), Teaching(), Guard(patience), StudentExport())
+        self.parts: Sequence[Hook] = (SafeSaving(), ExactResume(), Teaching(), Guard(patience), StudentExport(),
+                                      MissedValidation())  # last: it validates once all are ready to train
 
     def before_run(self, runner: Runner) -> None:
         for part in self.parts:
@@ -74,6 +77,10 @@ class DistillHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         for part in self.parts:
             part.after_train_epoch(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        for part in self.parts:
+            part.before_val_epoch(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         for part in self.parts:

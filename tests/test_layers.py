@@ -18,6 +18,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
     'files': set(),
+    'text': set(),
     'seeding': TENSORS | {'numpy', 'mmengine'},
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
@@ -32,8 +33,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled',
-         'export', 'hook', 'judgement', 'labels', 'loading', 'pairing', 'preprocessing', 'ranks', 'saving',
-         'student_export', 'teacher'}
+         'data_check', 'export', 'hook', 'judgement', 'labels', 'loading', 'missed_validation', 'options', 'pairing',
+         'preprocessing', 'ranks', 'saving', 'student_export', 'teacher', 'work_dir'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 FREE = {'compat',  # other people's versions

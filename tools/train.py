@@ -17,6 +17,7 @@ from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
 from ckd_mmdet.labels import check_config_names
 from ckd_mmdet.saving import checkpoint_to_resume
+from ckd_mmdet.work_dir import held, refuse_a_training, remove_training
 from mmengine.config import Config, DictAction
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
@@ -33,6 +34,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--selector', help='which rows, TeacherTopK:512 for example; several in turn joined by +')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='train anew in a work dir that holds a training: its checkpoints are removed')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints that could run code; only if you trust whoever made them')
     parser.add_argument('--allow-missing-classes', action='store_true',
@@ -46,6 +49,8 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp and not is_cuda_available():
         parser.error('--amp needs a GPU, and none is here; train without it')
+    if args.overwrite and args.resume:
+        parser.error('--overwrite trains anew and --resume goes on; give one of them')
     if args.method:
         try:
             parse_method(args.method)
@@ -94,8 +99,13 @@ def main() -> None:
     check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
     add_hook(cfg)
     prepare_cpu_launcher(cfg)
-    with trusting(args.trust_checkpoint):
-        Runner.from_cfg(cfg).train()
+    with trusting(args.trust_checkpoint), held(cfg):
+        if not cfg.get('resume'):
+            refuse_a_training(cfg, overwrite=args.overwrite)
+        runner = Runner.from_cfg(cfg)
+        if args.overwrite:
+            remove_training(cfg)
+        runner.train()
 
 
 if __name__ == '__main__':
