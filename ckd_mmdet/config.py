@@ -11,6 +11,7 @@ from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
+from ckd_mmdet.options import merge_options
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.hub import get_config
@@ -18,6 +19,9 @@ from mmengine.registry import DATASETS
 
 DISTILLER = 'ckd_mmdet.Distiller'
 HOOK = 'ckd_mmdet.DistillHook'
+UNREADABLE = (OSError, SyntaxError, NameError, AttributeError, TypeError, LookupError, AssertionError, RuntimeError,
+              ValueError)
+"""What reading a faulty config raises: it is a program."""
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
 """Data sets that MMPretrain fetches itself where they are missing."""
 
@@ -44,11 +48,23 @@ def open_config(config: str, options: dict | None, work_dir: str | None, launche
         options: Overrides from ``--cfg-options``.
         work_dir: Goes before the config's own; without either it is ``work_dirs/<the config's name>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        ValueError: If the config cannot be read or has no ``model``, or an override has a misspelt key.
     """
-    cfg = read_config(config)
+    try:
+        cfg = read_config(config)
+    except RecursionError as error:
+        raise ValueError(f'`config` needs a readable config, {config!r} has itself as `_base_`, or one of its own does.'
+                         ) from error
+    except UNREADABLE as error:
+        raise ValueError(f'`config` needs a readable config, {config!r} is not: {type(error).__name__}: '
+                         f'{str(error).strip() or "no reason given"}') from error
     cfg.launcher = launcher
-    if options:
-        cfg.merge_from_dict(options)
+    merge_options(cfg, options or {})
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'`config` needs a config with a `model`, a dict, {config!r} has '
+                         f'{"none" if cfg.get("model") is None else repr(cfg.model)}.')
     stem = os.path.splitext(os.path.basename(config))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     return cfg
@@ -209,6 +225,8 @@ def _lacking_keys(path: str, keys: tuple[str, ...]) -> str:
     if not os.path.getsize(path):
         return 'it is empty'
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if text[:3] in (b'\xef\xbb\xbf', b'\xff\xfe{', b'\xfe\xff\x00'):
+            return 'it starts with a byte order mark; save it as UTF-8 without one'
         if not text[:64].lstrip().startswith(b'{') or not text[-64:].rstrip().endswith(b'}'):
             return 'it is no JSON object, or it is cut off'
         absent = [key for key in keys if text.find(f'"{key}"'.encode()) < 0]

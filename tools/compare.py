@@ -11,8 +11,8 @@ import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.options import OptionsAction
 from ckd_mmdet.trainings.commands import told_in_one_line
-from mmengine.config import DictAction
 
 with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
     from ckd_mmdet.attach import METHODS
@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--metric', help="key of what is compared in MMEngine's log (default: a detector's mAP, a "
                                          "classifier's top-1)")
     parser.add_argument('--keep', action='store_true', help='leave the checkpoints of finished runs too')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={},
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, default={},
                         help='override settings of every run, key=value; keys of the student: model.student...=')
     parser.add_argument('--report', type=Path, metavar='DIR', help='train nothing, write the report of this matrix')
     args = parser.parse_args()

@@ -9,7 +9,8 @@ from ckd_mmdet.checkpoints import FitCheckpoint
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import check_data, open_config, plain_student
-from mmengine.config import Config, ConfigDict, DictAction
+from ckd_mmdet.options import OptionsAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
@@ -54,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, with the config's `tta_model`")
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read a checkpoint that could run code; only if you trust whoever made it')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='override settings, key=value')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()

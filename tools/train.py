@@ -16,9 +16,10 @@ from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
 from ckd_mmdet.labels import check_config_names
+from ckd_mmdet.options import OptionsAction, check_numbers, merge_options
 from ckd_mmdet.saving import checkpoint_to_resume
 from ckd_mmdet.work_dir import held, refuse_a_training, remove_training
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
 
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
                         help='train although the annotations lack some of the names in `metainfo.classes`')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='override settings, key=value')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
@@ -75,7 +76,7 @@ def read_config(args: argparse.Namespace) -> Config:
     cfg = distill_config(student, args.teacher, method, teacher_checkpoint=args.teacher_checkpoint,
                          loss_weight=args.loss_weight, selector=args.selector,
                          class_map=class_map_option(options))
-    cfg.merge_from_dict(options)
+    merge_options(cfg, options)
     return cfg
 
 
@@ -95,6 +96,7 @@ def main() -> None:
         cfg.resume = bool(cfg.load_from)
     if args.allow_missing_classes:
         cfg.allow_missing_classes = True
+    check_numbers(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
     add_hook(cfg)
