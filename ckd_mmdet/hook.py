@@ -9,6 +9,7 @@ from typing import Any
 from ckd_mmdet import __version__
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
+from ckd_mmdet.image_check import CheckImages
 from ckd_mmdet.labels import has_objects, settle_label_names
 from ckd_mmdet.missed_validation import MissedValidation
 from ckd_mmdet.pairing import RowPairing
@@ -35,6 +36,7 @@ class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
     Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
+    :class:`ckd_mmdet.image_check.CheckImages`,
     :class:`ckd_mmdet.saving.SafeSaving`, :class:`ckd_mmdet.student_export.StudentExport` and
     :class:`ckd_mmdet.missed_validation.MissedValidation`.
 
@@ -46,8 +48,9 @@ class DistillHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, patience: int = 5) -> None:
-        self.parts: Sequence[Hook] = (SafeSaving(), ExactResume(), Teaching(), Guard(patience), StudentExport(),
-                                      MissedValidation())  # last: it validates once all are ready to train
+        # the last validates, before the first step: once all the others are ready
+        self.parts: Sequence[Hook] = (SafeSaving(), ExactResume(), CheckImages(), Teaching(), Guard(patience),
+                                      StudentExport(), MissedValidation())
 
     def before_run(self, runner: Runner) -> None:
         for part in self.parts:

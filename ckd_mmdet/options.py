@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 SPACE = '\x00'
 KNOWN = {*inspect.signature(Runner.__init__).parameters, 'runner_type', 'model_wrapper_cfg', 'sync_bn', 'strategy',
          'find_unused_parameters', 'tta_model', 'tta_pipeline', 'custom_imports', 'backend_args', 'compile',
-         'allow_missing_classes'} - {'self', 'cfg'}
+         'allow_missing_classes', 'check_images'} - {'self', 'cfg'}
 """Keys of a whole config that something reads, whether a config has them or not."""
 NAMED = ('alignments', 'losses', 'teacher', 'class_map', 'custom_keys', 'default_hooks')
 """Dicts whose keys are names that people give."""

@@ -35,7 +35,7 @@ def held(cfg: Config) -> Iterator[None]:
         ValueError: If another training works there.
         OSError: If the folder cannot be written.
     """
-    if not _is_first(cfg):
+    if not is_first(cfg):
         yield
         return
     folder = Path(cfg.work_dir)
@@ -58,7 +58,7 @@ def refuse_a_training(cfg: Config, *, overwrite: bool) -> None:
     Raises:
         ValueError: If there are some.
     """
-    if overwrite or not _is_first(cfg):
+    if overwrite or not is_first(cfg):
         return
     left = _left(cfg.work_dir)
     if left:
@@ -73,7 +73,7 @@ def remove_training(cfg: Config) -> None:
 
     Those that a new, shorter training does not replace would be taken for its own by ``--resume``.
     """
-    if _is_first(cfg):
+    if is_first(cfg):
         for path in _left(cfg.work_dir):
             path.unlink()
 
@@ -82,7 +82,8 @@ def _left(work_dir: str | Path) -> list[Path]:
     return sorted(path for pattern in LEFT for path in Path(work_dir).glob(pattern) if path.is_file())
 
 
-def _is_first(cfg: Config) -> bool:
+def is_first(cfg: Config) -> bool:
+    """Whether this is the first, or the only, process of a training."""
     ranks = (os.environ[name] for name in RANKS if name in os.environ)
     return cfg.get('launcher', 'none') == 'none' or next(ranks, '0') == '0'
 

@@ -33,10 +33,11 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled',
-         'data_check', 'export', 'hook', 'judgement', 'labels', 'loading', 'missed_validation', 'options', 'pairing',
-         'preprocessing', 'ranks', 'saving', 'student_export', 'teacher', 'work_dir'}
+         'data_check', 'export', 'hook', 'image_check', 'judgement', 'labels', 'loading', 'missed_validation',
+         'options', 'pairing', 'preprocessing', 'ranks', 'saving', 'student_export', 'teacher', 'work_dir'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
+ALLOWED['image_check'] |= {'PIL', 'mmcv'}
 FREE = {'compat',  # other people's versions
         # commands: nothing of the library imports them
         'analyze', 'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}

@@ -15,10 +15,11 @@ from ckd_mmdet.attach import (
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
+from ckd_mmdet.data_check import check_boxes
 from ckd_mmdet.labels import check_config_names
 from ckd_mmdet.options import OptionsAction, check_numbers, merge_options
 from ckd_mmdet.saving import checkpoint_to_resume
-from ckd_mmdet.work_dir import held, refuse_a_training, remove_training
+from ckd_mmdet.work_dir import held, is_first, refuse_a_training, remove_training
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
@@ -41,6 +42,8 @@ def parse_args() -> argparse.Namespace:
                         help='read checkpoints that could run code; only if you trust whoever made them')
     parser.add_argument('--allow-missing-classes', action='store_true',
                         help='train although the annotations lack some of the names in `metainfo.classes`')
+    parser.add_argument('--check-images', action='store_true',
+                        help='open every image before training, not just a sample')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='override settings, key=value')
@@ -96,9 +99,12 @@ def main() -> None:
         cfg.resume = bool(cfg.load_from)
     if args.allow_missing_classes:
         cfg.allow_missing_classes = True
+    if args.check_images:
+        cfg.check_images = True
     check_numbers(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
+    check_boxes(cfg, ('train_dataloader', 'val_dataloader'), say=is_first(cfg))
     add_hook(cfg)
     prepare_cpu_launcher(cfg)
     with trusting(args.trust_checkpoint), held(cfg):
