@@ -11,6 +11,7 @@ from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
+from ckd_mmdet.compat.hub import pkg_resources_explained
 from ckd_mmdet.options import merge_options
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
@@ -30,7 +31,8 @@ def read_config(config: str | Path) -> Config:
     """Read a config file, or a package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``, ``'ckd_mmdet::...'``."""
     name = str(config)
     try:
-        read = get_config(name) if '::' in name else Config.fromfile(name)
+        with pkg_resources_explained():
+            read = get_config(name) if '::' in name else Config.fromfile(name)
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # of a package that is not there
         if 'mmpretrain' in str(error):
             require_mmpretrain()

@@ -14,7 +14,7 @@ from ckd_mmdet.labels import has_objects, settle_label_names
 from ckd_mmdet.missed_validation import MissedValidation
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import HOOKS
-from ckd_mmdet.saving import SafeSaving
+from ckd_mmdet.saving import make_saving_atomic
 from ckd_mmdet.seeding import ExactResume
 from ckd_mmdet.student_export import StudentExport
 from mmengine.hooks import Hook, LoggerHook
@@ -36,9 +36,8 @@ class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
     Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
-    :class:`ckd_mmdet.image_check.CheckImages`,
-    :class:`ckd_mmdet.saving.SafeSaving`, :class:`ckd_mmdet.student_export.StudentExport` and
-    :class:`ckd_mmdet.missed_validation.MissedValidation`.
+    :class:`ckd_mmdet.image_check.CheckImages`, :class:`ckd_mmdet.student_export.StudentExport` and
+    :class:`ckd_mmdet.missed_validation.MissedValidation`. Checkpoints are written whole, see :mod:`ckd_mmdet.saving`.
 
     Args:
         patience: Number of steps in a row whose loss may be NaN or infinite before the run stops.
@@ -49,10 +48,11 @@ class DistillHook(Hook):
 
     def __init__(self, patience: int = 5) -> None:
         # the last validates, before the first step: once all the others are ready
-        self.parts: Sequence[Hook] = (SafeSaving(), ExactResume(), CheckImages(), Teaching(), Guard(patience),
-                                      StudentExport(), MissedValidation())
+        self.parts: Sequence[Hook] = (ExactResume(), CheckImages(), Teaching(), Guard(patience), StudentExport(),
+                                      MissedValidation())
 
     def before_run(self, runner: Runner) -> None:
+        make_saving_atomic(runner)
         for part in self.parts:
             part.before_run(runner)
 

@@ -161,15 +161,14 @@ class MapRows(Rows):
         Every level is read at every index, and the right one kept: to find out which indices are of a level would be
         to wait for the device.
         """
-        taken, start = None, 0
+        taken, start = maps[0].new_zeros(len(index), maps[0].shape[2]), 0
         for level, length in zip(maps, self.lengths, strict=True):
             _, anchors, _, height, width = level.shape
             here = (index >= start) & (index < start + length)
             row = (index - start) % length  # others fall anywhere in the level, not all on one row
             cell, anchor = row // anchors, row % anchors
             image, y, x = cell // (height * width), cell // width % height, cell % width
-            rows = level[image, anchor, :, y, x]
-            taken = rows if taken is None else torch.where(here[:, None], rows, taken)
+            taken = torch.where(here[:, None], level[image, anchor, :, y, x], taken)
             start += length
         return taken
 

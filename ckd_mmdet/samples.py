@@ -55,7 +55,7 @@ class AlignedSamples:
     views: Tensor | None = None
     """Which view of its image a row is, shape ``(n,)``, int64; 0 is the plain one. ``None``: all are plain."""
     filtered: bool = False
-    """Whether rows to be ignored are out already, so that no loss need look for them."""
+    """Whether rows to be ignored are out already and labels in their range, so that no loss need wait to look."""
 
     def __len__(self) -> int:
         return len(self.student.logits)

@@ -137,13 +137,6 @@ def _parts(hook: CheckpointHook, runner: Runner) -> Iterator[Path]:
         yield from folder.glob(str(part_of(Path('*.pth'))))
 
 
-class SafeSaving(Hook):
-    """Makes saving atomic, see :func:`make_saving_atomic`."""
-
-    def before_run(self, runner: Runner) -> None:
-        make_saving_atomic(runner)
-
-
 @dataclass(frozen=True)
 class Outline:
     """What a checkpoint holds, its tensors unread."""

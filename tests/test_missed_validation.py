@@ -9,7 +9,7 @@ import pytest
 import torch
 from ckd_mmdet import missed_validation
 from ckd_mmdet.missed_validation import MissedValidation, is_due
-from ckd_mmdet.saving import SafeSaving, checkpoint_to_resume
+from ckd_mmdet.saving import checkpoint_to_resume, make_saving_atomic
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -43,10 +43,13 @@ class Parts(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self.parts = SafeSaving(), MissedValidation()
+        self.parts = (MissedValidation(),)
+
+    def before_run(self, runner: Runner) -> None:
+        make_saving_atomic(runner)
 
 
-for moment in ('before_run', 'after_load_checkpoint', 'before_train', 'before_val_epoch', 'before_save_checkpoint'):
+for moment in ('after_load_checkpoint', 'before_train', 'before_val_epoch', 'before_save_checkpoint'):
     setattr(Parts, moment, lambda self, *arguments, moment=moment, **named: [
         getattr(part, moment)(*arguments, **named) for part in self.parts])
 

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.device import is_cuda_available
 
 from tests.small_runs import ROOT, distilled, metrics, run_config, run_tool, student_config
-from tests.toys import toy_model
+from tests.toys import toy_config, toy_model
 
 
 @pytest.fixture(scope='module')
@@ -80,6 +80,71 @@ def test_training_again_resumes_and_exports(trained: Path, tmp_path: Path, monke
     run_tool(monkeypatch, 'train', trained / 'distilled.py', '--work-dir', tmp_path, '--resume', '--cfg-options',
              'train_cfg.max_epochs=3')
     assert torch.load(tmp_path / 'student.pth', weights_only=False)['meta']['epoch'] == 3
+
+
+@pytest.mark.parametrize('last', [None, '', 'epoch_2.pth'], ids=['missing', 'empty', 'of a cut file'])
+def test_resume_takes_the_newest_whole_checkpoint(last: str | None, trained: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (trained / 'run/epoch_1.pth').read_bytes()
+    (tmp_path / 'epoch_1.pth').write_bytes(content)
+    (tmp_path / 'epoch_2.pth').write_bytes(content[:-50])
+    if last is not None:
+        (tmp_path / 'last_checkpoint').write_text(last and str(tmp_path / last))
+    resumed = []
+    monkeypatch.setattr('mmengine.runner.Runner.train', lambda runner: resumed.append((runner._resume,
+                                                                                       runner._load_from)))
+    run_tool(monkeypatch, 'train', trained / 'distilled.py', '--work-dir', tmp_path, '--resume')
+    assert resumed == [(True, str(tmp_path / 'epoch_1.pth'))]
+    run_tool(monkeypatch, 'train', trained / 'distilled.py', '--work-dir', tmp_path / 'new', '--resume')
+    assert resumed[1] == (False, None)
+
+
+class Runs:
+    """Its pickle runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple:
+        return os.system, (self.command,)
+
+
+def test_train_and_test_run_no_code_of_a_checkpoint_unless_told(trained: Path, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = torch.load(trained / 'run/epoch_1.pth', weights_only=False)
+    marker, checkpoint = tmp_path / 'ran', tmp_path / 'x.pth'
+    torch.save({**loaded, 'meta': {**loaded['meta'], 'x': Runs(f'touch {marker}')}}, checkpoint)
+    for name in ('train', 'test'):  # what they do first
+        monkeypatch.setattr(f'mmengine.runner.Runner.{name}', lambda runner: runner.load_checkpoint(runner._load_from))
+    config = trained / 'plain.py'
+    for command in (('test', config, checkpoint), ('train', config, '--resume', checkpoint)):
+        with pytest.raises(ValueError, match=r'x.pth asks for `posix.system`.*--trust-checkpoint'):
+            run_tool(monkeypatch, *command, '--work-dir', tmp_path)
+        assert not marker.exists()
+        run_tool(monkeypatch, *command, '--work-dir', tmp_path, '--trust-checkpoint')
+        marker.unlink()
+
+
+def test_test_refuses_other_weights(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = torch.load(trained / 'run/student.pth', weights_only=False)
+    weights = loaded['state_dict']
+    others = {'another width': toy_model(toy_config('faster_rcnn', num_classes=3)).state_dict(),
+              'another prefix': {f'detector.{key}': value for key, value in weights.items()}}
+    monkeypatch.setattr('mmengine.runner.Runner.test', lambda runner: runner.load_or_resume())
+    for name, other in others.items():
+        torch.save(dict(state_dict=other, meta=loaded['meta']), tmp_path / f'{name}.pth')
+        with pytest.raises(ValueError, match=f'`checkpoint` needs the weights of the model .*{name}.pth. does not fit'):
+            run_tool(monkeypatch, 'test', trained / 'plain.py', tmp_path / f'{name}.pth', '--work-dir', tmp_path / name)
+
+
+def test_test_takes_off_the_names_of_wrappers(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.load(trained / 'run/student.pth', weights_only=False)['state_dict']
+    torch.save(dict(state_dict={f'model.{key}': value for key, value in weights.items()}), tmp_path / 'wrapped.pth')
+    loaded = []
+    monkeypatch.setattr('mmengine.runner.Runner.test', lambda runner: (runner.load_or_resume(),
+                                                                       loaded.append(runner.model.state_dict())))
+    run_tool(monkeypatch, 'test', trained / 'plain.py', tmp_path / 'wrapped.pth', '--work-dir', tmp_path)
+    assert all(torch.equal(value, weights[key]) for key, value in loaded[0].items())
 
 
 def test_train_works_with_a_plain_config(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,28 +12,9 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
-
-WAITS = {'_local_scalar_dense', 'nonzero', 'masked_select', '_unique2', 'unique_dim', 'unique_consecutive', 'equal',
-         'is_nonzero', 'nonzero_numpy', 'item'}
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operators whose result the host must read, or whose size it must know."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name = func.overloadpacket.__name__
-        by_mask = name in ('index', 'index_put', 'index_put_') and any(
-            isinstance(index, torch.Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
-        if name in WAITS or by_mask:
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
+from tests.waits import Waits
 
 
 def waits(model: nn.Module, batch: dict) -> int:
@@ -43,7 +22,7 @@ def waits(model: nn.Module, batch: dict) -> int:
     data = model.data_preprocessor(batch, True)
     with Waits() as counted:
         model.parse_losses(model(**data, mode='loss'))
-    return sum(counted.counts.values())
+    return len(counted.seen)
 
 
 @pytest.mark.parametrize(('name', 'most'), [('retinanet', 5), ('faster_rcnn', 3)])

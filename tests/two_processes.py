@@ -43,6 +43,16 @@ class Tell(Hook):
         runs[-1]['learned'] = [float(part.double().sum()) for part in runner.model.module.ckd_mmdet.parameters()]
 
 
+@HOOKS.register_module()
+class BreakTheSecondsTeacher(Hook):
+    """From its second step on, the second process has a teacher that gives NaN."""
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if batch_idx and get_rank():
+            teacher = runner.model.module.distillation.teachers[None].model
+            nn.init.constant_(teacher.roi_head.bbox_head.fc_cls.bias, float('nan'))
+
+
 @TRANSFORMS.register_module()
 class EmptyOnTheSecond(FilterAnnotations):
     """The second process sees images without objects."""
@@ -91,6 +101,12 @@ def main(config: str, learning: str, work_dir: str) -> None:
                                   ('find_unused', config, ['--cfg-options', 'find_unused_parameters=True'])):
         sys.argv = [str(TRAIN), path, '--work-dir', f'{work_dir}/{name}', '--launcher', 'pytorch', *options]
         runpy.run_path(str(TRAIN), run_name='__main__')
+    sys.argv = [str(TRAIN), config, '--work-dir', f'{work_dir}/broken', '--launcher', 'pytorch', '--cfg-options',
+                "custom_hooks=[dict(type='Tell'),dict(type='BreakTheSecondsTeacher')]"]
+    try:
+        runpy.run_path(str(TRAIN), run_name='__main__')
+    except RuntimeError as error:
+        runs[-1]['error'] = str(error)
     told = [None, None]
     distributed.all_gather_object(told, runs)
     rows = dict(kd=spread(KDLoss(temperature=2.0)), ckd=spread(CKDLoss()))

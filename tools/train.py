@@ -95,8 +95,8 @@ def main() -> None:
                              '`auto_scale_lr = dict(base_batch_size=16)`, the batch its learning rate was made for')
         cfg.auto_scale_lr.enable = True
     if args.resume:
-        cfg.load_from = str(checkpoint_to_resume(cfg.work_dir) or '') if args.resume == 'auto' else args.resume
-        cfg.resume = bool(cfg.load_from)
+        newest = checkpoint_to_resume(cfg.work_dir) if args.resume == 'auto' else args.resume
+        cfg.load_from, cfg.resume = newest and str(newest), newest is not None
     if args.allow_missing_classes:
         cfg.allow_missing_classes = True
     if args.check_images:

@@ -43,6 +43,18 @@ def test_a_copy_of_the_student_gives_equal_rows(student: nn.Module) -> None:
     assert samples.num_classes == 4
 
 
+def test_an_image_has_the_confidence_of_its_likeliest_class(student: nn.Module) -> None:
+    student = copy.deepcopy(student).eval()
+    (inputs, samples), aligner = batch(), ImageAligner()
+    with torch.no_grad(), aligner.listen(student) as tape:
+        student(inputs, samples, mode='loss')
+        answer = aligner.ask(student, student.extract_feat(inputs, stage='backbone'), tape, samples)
+        predicted = student(inputs, samples, mode='predict')
+    expected = torch.stack([sample.pred_score.max() for sample in predicted])
+    for rows in (answer.student, answer.teacher):
+        torch.testing.assert_close(rows.confidence(range(4)), expected)
+
+
 def test_logits_features_and_centers_belong_together(student: nn.Module) -> None:
     samples, _ = aligned(student, built(classifier_config('resnet14')), *batch())
     for side in (samples.student, samples.teacher):
