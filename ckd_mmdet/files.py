@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 from pathlib import Path
@@ -30,8 +31,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno in FULL:
-            raise OSError(error.errno, f'disk full: {megabytes(len(data))} wanted for {path}, '
-                                       f'{megabytes(shutil.disk_usage(path.parent).free)} are free') from error
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(error.errno, f'{error.strerror}: disk full, {math.ceil(len(data) / 1e5) / 10} MB wanted for '
+                                       f'{path}, {free / 1e6:.1f} MB are free') from error
         raise
 
 
@@ -47,7 +49,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def megabytes(size: int) -> str:
-    return f'{size / 1e6:.1f} MB'
