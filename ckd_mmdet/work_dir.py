@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from ckd_mmdet.saving import NOTES
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -74,8 +75,8 @@ def remove_training(cfg: Config) -> None:
     Those that a new, shorter training does not replace would be taken for its own by ``--resume``.
     """
     if is_first(cfg):
-        for path in _left(cfg.work_dir):
-            path.unlink()
+        for path in (*_left(cfg.work_dir), Path(cfg.work_dir, NOTES)):
+            path.unlink(missing_ok=True)
 
 
 def _left(work_dir: str | Path) -> list[Path]:

@@ -54,7 +54,7 @@ def _set_scope(name):
 @pytest.fixture(scope='session')
 def digits(tmp_path_factory):
     """A folder with 16 training and 4 validation scenes of 64x64."""
-    from ckd_mmdet.datasets.digit_scenes import make_digit_scenes
+    from ckd_mmdet.lab.datasets.digit_scenes import make_digit_scenes
 
     return make_digit_scenes(tmp_path_factory.mktemp('digits') / 'set', train=16, val=4, size=64)
 
@@ -62,7 +62,7 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope='session')
 def digit_teacher(tmp_path_factory):
     """Config and random weights of a toy teacher for the digits."""
-    from ckd_mmdet.datasets.digit_scenes import CLASSES
+    from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 
     from tests.small_runs import student_config
     from tests.toys import saved_teacher

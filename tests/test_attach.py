@@ -16,7 +16,7 @@ import torch
 from ckd_mmdet import attach
 from ckd_mmdet.attach import class_map_option, class_names, distill_config, student_options
 from ckd_mmdet.config import HOOK
-from ckd_mmdet.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.config import Config

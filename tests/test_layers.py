@@ -28,8 +28,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     # the plugin: the only part that may import mmpretrain
     'classification': TENSORS | {'torchvision', 'ckd_mmdet.registry', 'ckd_mmdet.samples', 'ckd_mmdet.taps',
                                  'ckd_mmdet.rows', 'ckd_mmdet.classes', 'ckd_mmdet.aligners', 'mmengine', 'mmpretrain',
-                                 'numpy', 'PIL', 'sklearn'},
-    'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
+                                 'numpy', 'PIL'},
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'attach', 'balance', 'checkpoints', 'config', 'distillation', 'distilled',
@@ -39,8 +38,8 @@ LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
 ALLOWED['image_check'] |= {'PIL', 'mmcv'}
 FREE = {'compat',  # other people's versions
-        # commands: nothing of the library imports them
-        'analyze', 'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}
+        'lab',  # what measures and shows: nothing of the core imports it
+        '__main__'}
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -71,6 +70,12 @@ FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if part_of(file) not in 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_part_imports_only_what_its_layer_may(file: Path) -> None:
     assert breaches(file) == []
+
+
+def test_the_core_does_not_import_the_lab() -> None:
+    core = [file for file in sorted(PACKAGE.rglob('*.py')) if part_of(file) not in {'lab', '.mim'}]
+    assert len(core) > 50
+    assert [(file.name, name) for file in core for name in imports(file) if name.startswith('ckd_mmdet.lab')] == []
 
 
 def test_every_part_has_a_layer() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from ckd_mmdet.datasets.digit_scenes import CLASSES
 from ckd_mmdet.export import export_student
-from ckd_mmdet.trainings.commands import told_in_one_line
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.jobs.commands import told_in_one_line
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import CheckpointLoader

@@ -16,7 +16,7 @@ from ckd_mmdet.options import OptionsAction
 from mmengine.device import is_cuda_available
 
 with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
-    from ckd_mmdet.analyze.main import Settings, analyze, draw_sweep
+    from ckd_mmdet.lab.analyze.main import Settings, analyze, draw_sweep
 
 
 def parse_args() -> argparse.Namespace:

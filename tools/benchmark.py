@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ckd_mmdet.benchmark import PROPOSALS, Setting, benchmark, table
+from ckd_mmdet.lab.benchmark import PROPOSALS, Setting, benchmark, table
 from mmengine.device import is_cuda_available
 
 

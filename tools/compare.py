@@ -11,14 +11,14 @@ import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.lab.jobs.commands import told_in_one_line
 from ckd_mmdet.options import OptionsAction
-from ckd_mmdet.trainings.commands import told_in_one_line
 
 with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
     from ckd_mmdet.attach import METHODS
-    from ckd_mmdet.compare.main import default_out, run_matrix
-    from ckd_mmdet.compare.plan import Settings
-    from ckd_mmdet.compare.report import as_shown, write_report
+    from ckd_mmdet.lab.compare.main import default_out, run_matrix
+    from ckd_mmdet.lab.compare.plan import Settings
+    from ckd_mmdet.lab.compare.report import as_shown, write_report
 
 
 def parse_args() -> argparse.Namespace:

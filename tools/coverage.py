@@ -14,7 +14,7 @@ os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')  # before torch is i
 # this file would hide the package `coverage` from those who look for it, numba for one
 sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
-from ckd_mmdet.coverage import LIMIT, Row, families, markdown, run_families, summary  # noqa: E402
+from ckd_mmdet.lab.coverage import LIMIT, Row, families, markdown, run_families, summary  # noqa: E402
 
 
 def main() -> None:

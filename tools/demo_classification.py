@@ -12,12 +12,12 @@ import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
-from ckd_mmdet.trainings.commands import told_in_one_line
+from ckd_mmdet.lab.jobs.commands import told_in_one_line
 from tqdm import tqdm
 
 with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
-    from ckd_mmdet.compare.report import as_shown
-    from ckd_mmdet.demo.classification import DIGITS, run_demo
+    from ckd_mmdet.lab.compare.report import as_shown
+    from ckd_mmdet.lab.demo.classification import DIGITS, run_demo
 
 
 def main() -> None:
