@@ -17,6 +17,7 @@ from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.saving import make_saving_atomic
 from ckd_mmdet.seeding import ExactResume
 from ckd_mmdet.student_export import StudentExport
+from ckd_mmdet.text import plain
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -239,7 +240,7 @@ def _log_classes(distillation: Distillation, classes: Sequence[str] | None) -> N
         pairs = ', '.join(classes[ours] if classes[ours] == teacher.classes[theirs]
                           else f'{classes[ours]} (as {teacher.classes[theirs]})'
                           for ours, theirs in zip(shared.student, shared.teacher, strict=True))
-        print_log(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.',
+        print_log(plain(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.'),
                   logger='current')
 
 

@@ -11,8 +11,6 @@ import re
 import unicodedata
 
 CONTROLS = {'\n': '\\n', '\r': '\\r', '\t': '\\t'}
-MARKDOWN = re.compile(r'([\\`*_\[\]<>|#])')
-VARIABLE = re.compile(r'\{\{')
 
 
 def plain(text: object) -> str:
@@ -22,8 +20,8 @@ def plain(text: object) -> str:
 
 
 def for_markdown(text: object) -> str:
-    """For a cell of a Markdown table or a line of a list: one line, without columns, markup or HTML."""
-    return MARKDOWN.sub(r'\\\1', plain(text)).replace('\\_', '_').replace('\\<', '&lt;').replace('\\>', '&gt;')
+    """For a cell of a Markdown table or a line of a list: one line, in which no column, tag or formula begins."""
+    return re.sub(r'([|$])', r'\\\1', plain(text)).replace('<', '&lt;')
 
 
 def for_csv(text: object) -> str:
@@ -37,9 +35,12 @@ def for_plot(text: object) -> str:
     return plain(text).replace('$', r'\$')
 
 
-def for_config(text: str) -> str:
-    """For a value of a config that is written and read again: ``{{`` begins no variable there."""
-    return VARIABLE.sub('{ {', text)
+def for_config(source: str) -> str:
+    r"""The source of a config that MMEngine wrote: read again, ``{{`` begins no variable, and is the same text.
+
+    Two braces stand in it within quotes only, where ``\x7b`` is one.
+    """
+    return source.replace('{{', r'{\x7b')
 
 
 def _is_control(character: str) -> bool:

@@ -4,11 +4,13 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ckd_mmdet.checkpoints import FitCheckpoint
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import check_data, open_config, plain_student
+from ckd_mmdet.files import check_writable
 from ckd_mmdet.options import OptionsAction
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
@@ -62,6 +64,11 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out needs a file that ends in .pkl, got {args.out}')
+    if args.out:
+        try:
+            check_writable(Path(args.out).absolute().parent, '--out')
+        except ValueError as error:
+            parser.error(str(error))
     if not os.path.isfile(args.checkpoint) and '://' not in args.checkpoint:
         parser.error(f'checkpoint needs a file that exists, {args.checkpoint} does not')
     return args
