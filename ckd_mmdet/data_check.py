@@ -85,6 +85,9 @@ def describe(path: str, argument: str) -> str | None:
     images, annotations, categories, part = _read(path, argument)
     _check_images(images, wish)
     _check_keys(annotations, wish)
+    if not annotations:
+        raise ValueError(f'{wish} none.')
+    _check_categories(categories, wish)
     boxes = judge(images, annotations, categories)
     of = f'the first {boxes.total} annotations' if part else f'the {boxes.total} annotations'
     told = [f'{len(places)} {ways[kind]} ({_example(annotations[places[0]])})'
@@ -174,6 +177,12 @@ def _check_keys(annotations: list[dict], wish: str) -> None:
     twice = next((identity for identity, count in Counter(one['id'] for one in annotations).items() if count > 1), None)
     if twice is not None:
         raise ValueError(f'{wish} several annotations with the `id` {twice!r}; give each its own.')
+
+
+def _check_categories(categories: list[dict] | None, wish: str) -> None:
+    for category in categories or ():
+        if not {'id', 'name'} <= set(category):
+            raise ValueError(f'{wish} a category without `id` and `name`: {category!r:.200}.')
 
 
 def _count(annotations: list[dict], key: str) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from ckd_mmdet.files import check_writable
 from ckd_mmdet.saving import NOTES
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -33,14 +34,13 @@ def held(cfg: Config) -> Iterator[None]:
     launcher keeps it.
 
     Raises:
-        ValueError: If another training works there.
-        OSError: If the folder cannot be written.
+        ValueError: If another training works there, or the folder cannot be written.
     """
     if not is_first(cfg):
         yield
         return
     folder = Path(cfg.work_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder, '--work-dir')
     with open(folder / LOCK, 'a+') as file:
         _lock(file, folder)
         try:

@@ -55,6 +55,9 @@ def parse_args() -> argparse.Namespace:
         parser.error('--amp needs a GPU, and none is here; train without it')
     if args.overwrite and args.resume:
         parser.error('--overwrite trains anew and --resume goes on; give one of them')
+    if args.resume not in (None, 'auto') and '://' not in args.resume and not os.path.isfile(args.resume):
+        parser.error(f'--resume needs a checkpoint that exists, {args.resume} does not; without a name it takes the '
+                     'latest in the work dir')
     if args.method:
         try:
             parse_method(args.method)
@@ -103,8 +106,8 @@ def main() -> None:
         cfg.check_images = True
     check_numbers(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
     check_boxes(cfg, ('train_dataloader', 'val_dataloader'), say=is_first(cfg))
+    check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
     add_hook(cfg)
     prepare_cpu_launcher(cfg)
     with trusting(args.trust_checkpoint), held(cfg):

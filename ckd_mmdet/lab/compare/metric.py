@@ -91,7 +91,7 @@ def check_metric(key: str, cfg: Config) -> None:
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
         raise ValueError(f'`--metric` needs the key of a metric that `val_evaluator` logs, got {key!r}'
-                         f'{f"; did you mean {near[0]}?" if near else ""}; it logs {", ".join(known)}.')
+                         f'{f" (did you mean {near[0]}?)" if near else ""}; it logs {", ".join(known)}.')
 
 
 def _kinds(cfg: Config) -> Iterator[tuple[Mapping[str, Any], Any]]:
