@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from ckd_mmdet.export import export_student
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.losses import RowLoss
 from ckd_mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
 from tests.small_runs import distilled, run_config, run_tool, student_config, train
-from tests.toys import toy_batch, toy_config, toy_model
+from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
 
 
 @MODELS.register_module()
@@ -130,16 +131,18 @@ class Bench:
         file = self.file('train.json', text)
         self.tool('train', self.config(), *arguments, '--cfg-options', f'train_dataloader.dataset.ann_file={file}')
 
-    def with_classes(self, classes: tuple[str, ...], **teacher: object) -> None:
-        cfg = run_config(distilled(student_config(), {**self.taught, **teacher}), self.digits, self.folder, epochs=1)
-        cfg.train_dataloader.dataset.metainfo.classes = classes
+    def with_classes(self, classes: tuple[str, ...] = CLASSES, *, num_classes: int = 10,
+                     known: tuple[str, ...] = CLASSES, **teacher: object) -> None:
+        """A run on some of the data's classes, under a teacher that knows others."""
+        taught = dict(config=student_config(), checkpoint=saved_teacher(self.folder, student_config(), classes=known))
+        cfg = run_config(distilled(toy_config('faster_rcnn', num_classes), {**taught, **teacher}), self.digits,
+                         self.folder, epochs=1)
+        for loader in (cfg.train_dataloader, cfg.val_dataloader):
+            loader.dataset.metainfo.classes = classes
         train(cfg)
 
-    def with_class_map(self, class_map: object, classes: tuple[str, ...] = ('three', 'zero', 'seven')) -> None:
-        taught = {**self.taught, 'class_map': class_map}
-        cfg = run_config(distilled(toy_config('faster_rcnn', len(classes)), taught), self.digits, self.folder, epochs=1)
-        cfg.train_dataloader.dataset.metainfo.classes = classes
-        train(cfg)
+    def with_class_map(self, class_map: object, **known: tuple[str, ...]) -> None:
+        self.with_classes(('three', 'zero', 'seven'), num_classes=3, class_map=class_map, **known)
 
     def coco(self) -> str:
         return (self.digits / 'annotations/train.json').read_text()

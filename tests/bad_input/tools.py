@@ -274,7 +274,8 @@ def settings(content: str) -> Callable[[Bench], None]:
     return keep
 
 
-DEMO = {f'demo: settings that are {name}': Row('demo', settings(content)) for name, content in {
-    'empty': '', 'cut off': '{"data": {', 'a list': '[]', 'a number': '3', 'of another demo': json.dumps(dict(data=3))
-}.items()}
+UNREAD, OTHER = r'settings.json cannot be read, it is empty or cut off', 'holds a demo of other settings .data differ'
+DEMO = {f'demo: settings that are {name}': Row('demo', settings(content), words) for name, (content, words) in {
+    'empty': ('', UNREAD), 'cut off': ('{"data": {', UNREAD), 'a list': ('[]', OTHER), 'a number': ('3', OTHER),
+    'of another demo': (json.dumps(dict(data=3)), OTHER)}.items()}
 ROWS = {**TEST, **EXPORT, **COMPARE, **ANALYZE, **OTHERS, **DEMO}
