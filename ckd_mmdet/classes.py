@@ -79,7 +79,7 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
     Raises:
         ValueError: If no class is shared, or the map names a class that is not there or one of the teacher's twice.
     """
-    if isinstance(class_map, str):
+    if not isinstance(class_map, Mapping):
         if class_map != 'name':
             raise ValueError(f"`teacher.class_map` needs to be 'name' or a dict from the student's names to the "
                              f"teacher's, got {class_map!r}.")
