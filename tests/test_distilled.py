@@ -566,7 +566,8 @@ def test_between_a_sigmoid_and_a_softmax_head_only_the_classes_are_compared() ->
 
 def test_dkd_between_a_sigmoid_and_a_softmax_head_is_refused() -> None:
     text = (r'`alignments.dense.losses.loss_it` is a DKDLoss, which makes no sense between a student with 3 classes '
-            r'\(sigmoid\) and a teacher with 3 classes and background \(softmax\); take `--method ckd` or `--method kd`')
+            r'\(sigmoid\) and a teacher with 3 classes and background \(softmax\); '
+            'take `--method ckd` or `--method kd`')
     with pytest.raises(ValueError, match=text):
         mixed('DKDLoss')
 
