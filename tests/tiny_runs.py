@@ -37,6 +37,8 @@ class Model(BaseModel):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(1, 1)
+        nn.init.ones_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
 
     def forward(self, inputs: list, mode: str = 'tensor', **unused: object) -> object:
         out = self.layer(torch.stack(list(inputs)))
@@ -81,7 +83,7 @@ def tiny_runner(work_dir: Path, hooks: Sequence[Hook | dict], resume: Path | Non
         train_cfg=dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=3),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)), **validated,
         default_hooks=dict(checkpoint=hook, logger=None), custom_hooks=list(hooks), randomness=dict(seed=0),
-        load_from=None if resume is None else str(resume), resume=resume is not None, cfg=Config())
+        load_from=None if resume is None else str(resume), resume=resume is not None, cfg=Config(dict(model={})))
     return score.runner
 
 
