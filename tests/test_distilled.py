@@ -560,9 +560,9 @@ def test_between_a_sigmoid_and_a_softmax_head_only_the_classes_are_compared() ->
 
 
 def test_dkd_between_a_sigmoid_and_a_softmax_head_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`alignments.dense.losses.loss_it` is a DKDLoss, which makes no sense "
-                                         r'a student with 3 classes \(sigmoid\) and a teacher with 3 classes and '
-                                         r'background \(softmax\); take `--method ckd` or `--method kd`'):
+    with pytest.raises(ValueError, match=r'`alignments.dense.losses.loss_it` is a DKDLoss, which makes no sense '
+                                         r'between a student with 3 classes \(sigmoid\) and a teacher with 3 classes '
+                                         r'and background \(softmax\); take `--method ckd` or `--method kd`'):
         mixed('DKDLoss')
 
 
