@@ -20,15 +20,23 @@ model = dict(
                    debug=False),
     test_cfg=dict(nms_pre=30000, min_bbox_size=0, score_thr=0.001, nms=dict(type='nms', iou_threshold=0.65),
                   max_per_img=300))
+pad = dict(type='Pad', size=(96, 96), pad_val=dict(img=(114, 114, 114)))
+train_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True), pad, dict(type='PackDetInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 96), keep_ratio=True), pad,
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 metainfo = dict(classes=('car', 'person', 'sign', 'light', 'dog'))
 part = dict(type='CocoDataset', data_root='data/', data_prefix=dict(img='images/'), metainfo=metainfo,
-            pipeline=_base_.train_pipeline)
+            pipeline=train_pipeline)
 train_dataloader = dict(batch_size=2, num_workers=0, batch_sampler=None, dataset=dict(
     _delete_=True, type='ConcatDataset', datasets=[dict(ann_file='train.json', **part),
                                                    dict(ann_file='val.json', **part)]))
-val_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(metainfo=metainfo))
+val_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(proposal_nums=(100, 1, 10))
 test_evaluator = val_evaluator
 custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.0002, update_buffers=True, priority=49),
-                dict(type='PipelineSwitchHook', switch_epoch=0, switch_pipeline=_base_.train_pipeline)]
+                dict(type='PipelineSwitchHook', switch_epoch=0, switch_pipeline=train_pipeline)]
