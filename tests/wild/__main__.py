@@ -1,4 +1,4 @@
-"""Run the corpus, print its table: ``python -m tests.wild [NAME ...]``, the pairs whose student has such a name."""
+"""Run the corpus and print its table: ``python -m tests.wild [NAME ...]``, pairs whose student has such a name."""
 
 from __future__ import annotations
 

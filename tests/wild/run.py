@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import runpy
 import shutil
@@ -38,7 +39,7 @@ def run(pair: Wild, method: str, folder: Path) -> dict[str, float]:
         RuntimeError: If no distillation loss was logged, or one that is not finite.
     """
     with _inside(folder):
-        work_dir = Path('work_dirs', f'{pair.student}_{method}')
+        work_dir = Path('work_dirs', f'{pair.student}_{method}_{pair.teacher}')
         checkpoint = _teacher(pair.teacher)
         _tool('train', f'{pair.student}.py', '--teacher', f'{pair.teacher}.py', '--teacher-checkpoint', checkpoint,
               '--method', method, '--work-dir', str(work_dir), '--cfg-options', 'model.teacher.check_accuracy=False',
@@ -61,7 +62,7 @@ def _teacher(name: str) -> str:
 
 
 def _last_step(work_dir: Path) -> dict[str, float]:
-    import json
+
     log, = work_dir.glob('*/vis_data/scalars.json')
     steps = [step for line in log.read_text().splitlines() if 'loss' in (step := json.loads(line))]
     found = {key: value for key, value in steps[-1].items() if '.loss' in key}
