@@ -1,4 +1,4 @@
-"""A run that dies at one of five moments ends as one that was never stopped; ``python -m tests.kills`` tries more."""
+"""A run that dies at one of six moments ends as one that was never stopped; ``python -m tests.kills`` tries more."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def kill() -> None:
 
 MOMENTS: dict[str, Callable[[str], bool]] = {
     'a checkpoint half written': lambda name: name == 'half of .epoch_2.pth.part',
+    'a checkpoint just renamed': lambda name: name == 'after replace of epoch_2.pth',
     'last_checkpoint emptied': lambda name: name == 'empty last_checkpoint',
     'the old checkpoint not yet removed': lambda name: name == 'before unlink of epoch_1.pth',
     'the best checkpoint not yet renamed': lambda name: name == 'before replace of best_acc_epoch_2.pth',
