@@ -49,7 +49,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
     parser.add_argument('--method', help=f'how, ckd by default: {", ".join(METHODS)}, or several, ckd:0.5+pkd for '
                                          'example; none trains it alone')
-    parser.add_argument('--loss-weight', type=read_weight, help="instead of the method's own: a number, or balance:0.5")
+    parser.add_argument('--loss-weight', type=read_weight,
+                        help="instead of the method's own: a number, balance:0.5, or a schedule by epochs, "
+                             "'{value: 1, warm_up: 20}'")
     parser.add_argument('--selector', help='which rows, TeacherTopK:512 for example; several in turn joined by +')
     parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
                         help="the teacher's class for each of yours, light='traffic light' 3=three for example, or a "
