@@ -61,7 +61,8 @@ def test_queries_that_ddq_drops_as_copies_of_others_are_never_matched(aligner: Q
     free, found = Queries.recorded(heard.tape).logits(-1, heard.data_samples)
     head = student.bbox_head
     masks = head.cache_dict['distinct_query_mask'][-1]  # one for each head of the attention, (N * heads, q, q)
-    queries = [Queries.recorded(heard.tape)._match(-1, image, sample) for image, sample in enumerate(heard.data_samples)]
+    recorded = Queries.recorded(heard.tape)
+    queries = [recorded._match(-1, image, sample) for image, sample in enumerate(heard.data_samples)]
     for image, matched in enumerate(queries):
         masks[image * head.cache_dict['num_heads'], 0, matched[0]] = False  # the first object's
     again = Queries.recorded(heard.tape)

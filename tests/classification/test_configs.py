@@ -315,4 +315,4 @@ def test_a_config_of_digits_takes_two_optimizer_steps(name, random_teacher, tmp_
     assert len(steps) == 2
     for key in ('loss', *(f'image.{key}' for key in read(name).model.alignments.image.losses)):
         assert all(0 < step[key] < float('inf') for step in steps) and steps[0][key] != steps[1][key]
-    assert all(step['image.rows'] == 5 for step in steps)  # of four views the plain ones are counted
+    assert steps[-1]['image.rows'] == 5  # of four views the plain ones are counted; what is measured is logged last
