@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 from pathlib import Path
@@ -30,14 +31,31 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         if error.errno in FULL:
-            raise OSError(error.errno, f'disk full: {megabytes(len(data))} wanted for {path}, '
-                                       f'{megabytes(shutil.disk_usage(path.parent).free)} are free') from error
+            free = shutil.disk_usage(path.parent).free
+            raise OSError(error.errno, f'{error.strerror}: disk full, {math.ceil(len(data) / 1e5) / 10} MB wanted for '
+                                       f'{path}, {free / 1e6:.1f} MB are free') from error
         raise
 
 
 def part_of(path: Path) -> Path:
     """The name under which it is written; a killed process leaves such a file."""
     return path.with_name(f'.{path.name}.part')
+
+
+def check_writable(folder: Path, argument: str) -> None:
+    """See that files can be written to a folder, which is made where it is not there: before the work, not after it.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    probe = part_of(folder / 'probe')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f'`{argument}` needs a folder that can be written, {folder} cannot: {error.strerror}.'
+                         ) from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -47,7 +65,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def megabytes(size: int) -> str:
-    return f'{size / 1e6:.1f} MB'

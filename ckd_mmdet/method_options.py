@@ -13,7 +13,7 @@ from typing import Any
 from ckd_mmdet.distilled import distil
 from ckd_mmdet.recipes import METHODS
 from mmengine.fileio import load
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 CLASS_MAP = 'model.teacher.class_map'
 """Key of an override."""
@@ -25,7 +25,7 @@ class Part:
 
     name: str
     """One of :data:`METHODS`."""
-    loss_weight: float | str | None
+    loss_weight: float | str | dict | None
     """Its own weight."""
 
 
@@ -50,11 +50,14 @@ def _part(text: str) -> Part:
     return Part(name, read_weight(weight) if colon else None)
 
 
-def read_weight(text: str) -> float | str:
-    """A number where it is one; ``'balance:0.5'`` stays as it is, and so does what is wrong, for its own error."""
+def read_weight(text: str) -> float | str | dict:
+    """A number where it is one, a dict from ``'{value: 1, warm_up: 20}'``; ``'balance:0.5'`` stays as it is.
+
+    So does what is wrong, for its own error.
+    """
     try:
-        return float(text)
-    except ValueError:
+        return safe_load(text) if text.startswith('{') else float(text)
+    except (ValueError, YAMLError):
         return text
 
 

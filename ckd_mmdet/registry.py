@@ -21,7 +21,7 @@ TASK_UTILS = Registry('task util', parent=ROOT_TASK_UTILS, scope='ckd_mmdet',
                                  'ckd_mmdet.classification.aligner'])
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hook'])
 # asked for by configs of classifiers alone
-DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='ckd_mmdet', locations=['ckd_mmdet.classification.digits'])
+DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='ckd_mmdet', locations=['ckd_mmdet.lab.datasets.digits'])
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='ckd_mmdet',
                       locations=['ckd_mmdet.classification.views'])
 

@@ -27,12 +27,18 @@ from mmengine.runner import Runner
 
 BACKEND = 'ckd_mmdet.whole_files'
 LAST = 'last_checkpoint'
+NOTES = '.to_be_removed'
 
 
 @dataclass
 class Unfinished:
-    """What the current save of a run has left to do."""
+    """What the current save of a run has left to do.
 
+    Args:
+        notes: A file that keeps ``remove`` between the writing and the removal, for the run that goes on after a kill.
+    """
+
+    notes: Path
     saved: bool = False
     remove: list[Path] = field(default_factory=list)
 
@@ -48,7 +54,7 @@ class WholeFiles(LocalBackend):
     unfinished: ClassVar[dict[str, Unfinished]] = {}  # mmengine makes a new backend for every file it writes
 
     def __init__(self, run: str) -> None:
-        self.run = self.unfinished.setdefault(run, Unfinished())
+        self.run = self.unfinished[run]
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file.
@@ -57,9 +63,11 @@ class WholeFiles(LocalBackend):
             OSError: If it cannot be written; what was there before is there still.
         """
         path = Path(filepath)
+        self.run.remove = [old for old in self.run.remove if old != path]
+        if self.run.remove:  # before the file, which a kill may follow; they are followed when a file is whole
+            write_whole(self.run.notes, '\n'.join(map(str, self.run.remove)))
         write_whole(path, obj)
         self.run.saved = True
-        self.run.remove = [old for old in self.run.remove if old != path]
 
     def remove(self, filepath: str | Path) -> None:
         """Note a file to be removed when the save is finished."""
@@ -84,26 +92,24 @@ class FinishSaving(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self.finish(runner)
 
-    def before_train(self, runner: Runner) -> None:
-        self.finish(runner)  # CheckpointHook has looked for more checkpoints than are to be kept
-
     def finish(self, runner: Runner) -> None:
         """Do what is left to do, which after most steps is nothing.
 
         Raises:
             OSError: If ``last_checkpoint`` cannot be written; nothing is removed then.
         """
-        unfinished = WholeFiles.unfinished.get(self.run)
-        if unfinished is None or not is_main_process():
+        unfinished = WholeFiles.unfinished[self.run]
+        if not unfinished.saved or not is_main_process():
             return
         last = Path(runner.work_dir, LAST)
-        if unfinished.saved and last.exists():
+        if last.exists():
             write_whole(last, last.read_bytes())
-            unfinished.saved = False
+        unfinished.saved = False
         while unfinished.remove:
             old = unfinished.remove.pop()
             old.unlink(missing_ok=True)
             sync_folder(old.parent)
+        unfinished.notes.unlink(missing_ok=True)
 
 
 _numbers = itertools.count()
@@ -117,12 +123,16 @@ def make_saving_atomic(runner: Runner) -> None:
     """
     run = f'{runner.work_dir}:{next(_numbers)}'
     ours = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and _is_local(hook)]
+    if not ours:
+        return
+    notes = Path(runner.work_dir, NOTES)
+    remove = [Path(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+    WholeFiles.unfinished[run] = Unfinished(notes, remove=remove)
     for hook in ours:
         hook.file_client_args, hook.backend_args = None, dict(backend=BACKEND, run=run)
         for part in _parts(hook, runner):
             part.unlink(missing_ok=True)
-    if ours:
-        runner.register_hook(FinishSaving(run))
+    runner.register_hook(FinishSaving(run))
 
 
 def _is_local(hook: CheckpointHook) -> bool:

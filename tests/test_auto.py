@@ -16,7 +16,7 @@ import torch
 from ckd_mmdet import choice
 from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import HOOK, class_names
-from ckd_mmdet.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.method_options import student_options
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.teacher import FrozenTeacher

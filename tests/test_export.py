@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_the_old_student(checkpoint: Path, tmp_path: Path, mo
     out = export_student(checkpoint, tmp_path / 'student.pth')
     before = out.read_bytes()
     monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError, match=r'disk full: \d+\.\d MB wanted for .*student.pth'):
+    with pytest.raises(OSError, match=r'disk full, \d+\.\d MB wanted for .*student.pth'):
         export_student(checkpoint, out, overwrite=True)
     assert out.read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 

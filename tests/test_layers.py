@@ -19,6 +19,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
     'files': set(),
+    'text': set(),
     'seeding': TENSORS | {'numpy', 'mmengine'},
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
@@ -28,19 +29,21 @@ ALLOWED = {  # beside the standard library and the part's own folder
     # the plugin: the only part that may import mmpretrain
     'classification': TENSORS | {'torchvision', 'ckd_mmdet.registry', 'ckd_mmdet.samples', 'ckd_mmdet.taps',
                                  'ckd_mmdet.rows', 'ckd_mmdet.classes', 'ckd_mmdet.aligners', 'mmengine', 'mmpretrain',
-                                 'numpy', 'PIL', 'sklearn'},
-    'datasets': {'numpy', 'PIL', 'pycocotools', 'sklearn', 'tqdm'},
+                                 'numpy', 'PIL'},
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
+         'data_check', 'image_check', 'missed_validation', 'options', 'work_dir',
          'distillation', 'distilled', 'explanation', 'export', 'fit', 'hook', 'judgement', 'labels', 'loading',
          'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
-ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'numpy'} for part in ABOVE}
+ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'}
+            for part in ABOVE}
+ALLOWED['image_check'] |= {'mmcv'}
 ALLOWED['method_options'] |= {'yaml'}
 FREE = {'compat',  # other people's versions
-        # commands: nothing of the library imports them
-        'analyze', 'benchmark', 'compare', 'coverage', 'demo', 'trainings', '__main__'}
+        'lab',  # what measures and shows: nothing of the core imports it
+        '__main__'}
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -71,6 +74,13 @@ FILES = [file for file in sorted(PACKAGE.rglob('*.py')) if part_of(file) not in 
 @pytest.mark.parametrize('file', FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_part_imports_only_what_its_layer_may(file: Path) -> None:
     assert breaches(file) == []
+
+
+def test_the_core_does_not_import_the_lab() -> None:
+    core = [file for file in sorted(PACKAGE.rglob('*.py')) if part_of(file) not in {'lab', '.mim'}]
+    assert len(core) > 50
+    assert [(file.name, name) for file in core for name in imports(file)
+            if f'{name}.'.startswith('ckd_mmdet.lab.')] == []
 
 
 def test_every_part_has_a_layer() -> None:

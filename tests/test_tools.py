@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from ckd_mmdet.datasets.digit_scenes import CLASSES
 from ckd_mmdet.export import export_student
-from ckd_mmdet.trainings.commands import told_in_one_line
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.jobs.commands import told_in_one_line
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
+from mmengine.runner import CheckpointLoader
 
 from tests.small_runs import ROOT, distilled, metrics, run_config, run_tool, student_config
 from tests.toys import toy_config, toy_model
@@ -115,7 +116,8 @@ def test_train_and_test_run_no_code_of_a_checkpoint_unless_told(trained: Path, t
     marker, checkpoint = tmp_path / 'ran', tmp_path / 'x.pth'
     torch.save({**loaded, 'meta': {**loaded['meta'], 'x': Runs(f'touch {marker}')}}, checkpoint)
     for name in ('train', 'test'):  # what they do first
-        monkeypatch.setattr(f'mmengine.runner.Runner.{name}', lambda runner: runner.load_checkpoint(runner._load_from))
+        monkeypatch.setattr(f'mmengine.runner.Runner.{name}',
+                            lambda runner: CheckpointLoader.load_checkpoint(runner._load_from))
     config = trained / 'plain.py'
     for command in (('test', config, checkpoint), ('train', config, '--resume', checkpoint)):
         with pytest.raises(ValueError, match=r'x.pth asks for `posix.system`.*--trust-checkpoint'):

@@ -170,13 +170,14 @@ def levels_of(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
 
 
 def input_channels(model: nn.Module) -> int:
-    """Channels of the images that a model takes: 3, of gray ones 1."""
-    for part in model.backbone.modules():
-        if isinstance(part, Focus):  # takes four pixels for one
-            return part.conv.conv.in_channels // 4
-        if isinstance(part, nn.Conv2d):
-            return part.in_channels
-    return 3
+    """Channels of the images that a model takes: 3, of gray ones 1.
+
+    The convolution that sees the image is the one with the fewest inputs; it need not be the first that is registered.
+    """
+    parts = list(model.backbone.modules())
+    focus = [part.conv.conv for part in parts if isinstance(part, Focus)]  # takes four pixels for one
+    inputs = [part.in_channels // (4 if part in focus else 1) for part in parts if isinstance(part, nn.Conv2d)]
+    return min(inputs, default=3)
 
 
 @torch.no_grad()

@@ -11,9 +11,9 @@ import torch
 from ckd_mmdet.aligners import DenseAligner, ObjectAligner, QueryAligner, RoIAligner
 from ckd_mmdet.aligners.dense import answering_as_in_training, class_rows
 from ckd_mmdet.aligners.roi import roi_rows
-from ckd_mmdet.coverage.confidence import Heads, unlike_predict
-from ckd_mmdet.coverage.families import model_of, smallest_config
-from ckd_mmdet.coverage.shrink import shrunk
+from ckd_mmdet.lab.coverage.confidence import Heads, unlike_predict
+from ckd_mmdet.lab.coverage.families import model_of, smallest_config
+from ckd_mmdet.lab.coverage.shrink import shrunk
 from ckd_mmdet.rows import SIGMOID, SOFTMAX, MapRows, TableRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap

@@ -269,15 +269,15 @@ def test_an_object_without_a_row_is_left_out_on_both_sides(aligner: ObjectAligne
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = built('retinanet'), built('faster_rcnn', seed=1).eval()
     heard = hear(aligner, student)
-    way = type(heard.tape.way)
-    own = way.of_step
+    scorer = type(heard.tape.scorer)
+    own = scorer.of_step
 
     def losing_two(self: object, *args: object) -> tuple[Tensor, Tensor]:
         rows, found = own(self, *args)
         return rows, found & (torch.arange(len(found)) != 1) & (torch.arange(len(found)) != 6)
 
     whole = answered(aligner, teacher, heard)
-    monkeypatch.setattr(way, 'of_step', losing_two)
+    monkeypatch.setattr(scorer, 'of_step', losing_two)
     answer = answered(aligner, teacher, heard)
     assert len(whole.labels) == 8
     kept = torch.tensor([0, 2, 3, 4, 5, 7])
@@ -290,9 +290,8 @@ def test_an_object_without_a_row_is_left_out_on_both_sides(aligner: ObjectAligne
 @pytest.mark.parametrize('kind', ['faster_rcnn', 'retinanet', 'detr'])
 def test_a_teacher_of_other_classes_finds_the_objects_by_its_own_numbers(aligner: ObjectAligner, kind: str) -> None:
     student, teacher = built('faster_rcnn'), built(kind, seed=1, num_classes=1).eval()
-    aligner.shared = SharedClasses((2,), (0,))
     heard = hear(aligner, student)
-    answer = answered(aligner, teacher, heard)
+    answer = answered(aligner, teacher, heard, SharedClasses((2,), (0,)))
     places = of_objects(heard.data_samples)
     assert {0, 1, 2} & {label for _, label in places} > {2}
     assert answer.image_ids.tolist() == [image for image, label in places if label == 2]

@@ -103,7 +103,7 @@ def unknown_parts(cfg: Config, scope: str) -> list[str]:
 
 def read_as_base(name: str, folder: Path) -> Config:
     """What plain mmengine makes of a user's config that has ours as its base."""
-    file = folder / 'users.py'
+    file = folder / f'of_{name.replace("/", "_")}'  # of its own name, since each file is read once
     file.write_text(f"_base_ = ['ckd_mmdet::{name}']\n")
     return Config.fromfile(file)
 
@@ -128,7 +128,7 @@ def test_every_folder_of_configs_is_in_that_test() -> None:
 def test_a_config_as_a_base_is_that_config(name: str, tmp_path: Path) -> None:
     as_base = read_as_base(name, tmp_path)
     assert as_base.to_dict() == Config.fromfile(CONFIGS / name).to_dict()
-    assert read_config(tmp_path / 'users.py').to_dict() == as_base.to_dict()
+    assert read_config(tmp_path / f'of_{name.replace("/", "_")}').to_dict() == as_base.to_dict()
 
 
 def test_a_base_changed_by_its_user_keeps_its_scopes(tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_a_detectors_base_needs_no_mmpretrain(tmp_path: Path) -> None:
             'print(read_config("ckd_mmdet::" + names("baselines")[0]).default_scope)\n')
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
-    assert done.stdout.splitlines() == [str([[]] * len(tried)), 'mmdet'], done.stderr
+    assert done.stdout.splitlines()[-2:] == [str([[]] * len(tried)), 'mmdet'], done.stderr
