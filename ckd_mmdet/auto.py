@@ -180,7 +180,8 @@ def _student_config(student: str | Path | Config) -> Config:
     if cfg.model.get('type') == DISTILLER:
         raise ValueError(f'`student` needs the config of a plain detector, {named(student)} is distilled already; '
                          'train it as it is, without `--teacher`.')
-    return cfg
+    # types by their names: a pure-Python config has classes, of which MMEngine cannot dump those that were looked at
+    return Config(cfg.to_dict(), cfg_text=cfg.text, filename=cfg.filename)
 
 
 def _teacher(teacher: str | Path | Config, checkpoint: str | Path | None) -> dict:

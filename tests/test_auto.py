@@ -15,11 +15,12 @@ import pytest
 import torch
 from ckd_mmdet import choice
 from ckd_mmdet.auto import distill_config
-from ckd_mmdet.config import HOOK, class_names
+from ckd_mmdet.config import HOOK, class_names, student_of
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.method_options import student_options
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.teacher import FrozenTeacher
+from mmdet.models import RetinaNet
 from mmengine.config import Config
 
 from tests.small_runs import ROOT, run_config, run_tool, student_config
@@ -202,6 +203,31 @@ def test_a_teacher_read_before_keeps_what_a_teacher_needs(tmp_path: Path) -> Non
     torch.save(torch.load(saved_teacher(tmp_path, teacher.model))['state_dict'], tmp_path / 'bare.pth')
     frozen = FrozenTeacher(**{**again.to_dict()['model']['teacher'], 'checkpoint': tmp_path / 'bare.pth'})
     assert frozen.classes == ('cat', 'dog', 'cow', 'bee') and frozen.class_map == 'name'
+
+
+PURE_PYTHON = """
+from mmengine.config import read_base
+from mmengine.hooks import CheckpointHook
+from mmdet.models import RetinaNet
+
+with read_base():
+    from .base import *
+
+model['type'] = RetinaNet
+default_hooks = dict(checkpoint=dict(type=CheckpointHook, interval=1))
+"""
+
+
+@pytest.mark.parametrize('method', ['none', 'ckd'])
+def test_a_pure_python_config_can_be_changed_and_dumped(method: str, tmp_path: Path) -> None:
+    plain('retinanet').dump(tmp_path / 'base.py')
+    (tmp_path / 'pure.py').write_text(PURE_PYTHON)
+    cfg = distill_config(tmp_path / 'pure.py', tmp_path / 'pure.py', method, teacher_checkpoint='weights.pth')
+    cfg.default_hooks = dict(checkpoint={**cfg.default_hooks['checkpoint'], 'interval': 3})  # as a tool would
+    cfg.dump(tmp_path / 'whole.py')
+    again = Config.fromfile(tmp_path / 'whole.py')
+    assert again.to_dict() == cfg.to_dict() and again.default_hooks.checkpoint.interval == 3
+    assert isinstance(MODELS.build(student_of(again.model) if method == 'ckd' else again.model), RetinaNet)
 
 
 # classes
