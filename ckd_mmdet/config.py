@@ -117,7 +117,7 @@ def check_bases(config: str, above: tuple[str, ...] = ()) -> None:
             if not all(isinstance(base, str) for base in bases):
                 raise ValueError(f'`_base_` needs the path of a config, or a list of paths, in {config} it is '
                                  f'{ast.unparse(line.value)}.')
-            for base in bases:
+            for base in map(str, bases):
                 if '::' not in base:
                     check_bases(os.path.join(os.path.dirname(path), base), (*above, path))
 
@@ -252,7 +252,7 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
         if not isinstance(given, dict) or not isinstance(given.get('dataset'), dict | Dataset):
             raise ValueError(f'`{loader}` needs a dict with the config of a `dataset`, a dict with a `type`, got '
                              f'{given!r:.200}.')
-        for dataset in inner_datasets(given.dataset):
+        for dataset in inner_datasets(given['dataset']):
             _check_type(dataset, cfg, f'{loader}.dataset')
             _check_dataset(dataset, f'{loader}.dataset')
 

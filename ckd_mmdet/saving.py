@@ -92,6 +92,17 @@ class FinishSaving(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self.finish(runner)
 
+    def after_train(self, runner: Runner) -> None:
+        # a run that was killed in its last save, and is resumed from it, saves no more
+        unfinished = WholeFiles.unfinished[self.run]
+        resumed = Path(runner._load_from) if runner._resume and runner._load_from else None
+        if unfinished.notes.exists() and resumed and resumed.parent.resolve() == Path(runner.work_dir).resolve():
+            unfinished.remove = [old for old in unfinished.remove if old.resolve() != resumed.resolve()]
+            if is_main_process():
+                write_whole(Path(runner.work_dir, LAST), str(resumed))
+            unfinished.saved = True
+            self.finish(runner)
+
     def finish(self, runner: Runner) -> None:
         """Do what is left to do, which after most steps is nothing.
 
@@ -145,6 +156,7 @@ def _parts(hook: CheckpointHook, runner: Runner) -> Iterator[Path]:
     folder = Path(hook.out_dir, Path(runner.work_dir).name) if hook.out_dir else Path(runner.work_dir)
     if is_main_process():
         yield from folder.glob(str(part_of(Path('*.pth'))))
+        yield from (part_of(Path(runner.work_dir, name)) for name in (LAST, NOTES, 'student.py'))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A run that dies at one of six moments ends as one that was never stopped; ``python -m tests.kills`` tries more."""
+"""A run that dies at one of these moments ends as one that was never stopped; ``python -m tests.kills`` tries more."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ MOMENTS: dict[str, Callable[[str], bool]] = {
     'last_checkpoint emptied': lambda name: name == 'empty last_checkpoint',
     'the old checkpoint not yet removed': lambda name: name == 'before unlink of epoch_1.pth',
     'the best checkpoint not yet renamed': lambda name: name == 'before replace of best_acc_epoch_2.pth',
+    'the last checkpoint just renamed': lambda name: name == 'after replace of epoch_3.pth',
+    'the last but one not yet removed': lambda name: name == 'before unlink of epoch_2.pth',
+    'the config of the student half written': lambda name: name == 'half of .student.py.part',
     'the last validation not begun': lambda name: name == 'before validation 3'}
 
 
