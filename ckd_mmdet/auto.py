@@ -16,6 +16,7 @@ from ckd_mmdet.config_classes import pair_classes
 from ckd_mmdet.explanation import explain, named
 from ckd_mmdet.fit import check_alignments, check_inputs
 from ckd_mmdet.method_options import Part, parse_method, read_selector, student_options
+from ckd_mmdet.options import merge_options
 from ckd_mmdet.recipes import METHODS, RECIPES, Recipe, as_commands, methods_for, of_maps
 from ckd_mmdet.registry import MODELS, TASK_UTILS
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
@@ -58,7 +59,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     """
     wanted, options = parse_method(method), dict(options or {})
     cfg = _student_config(student)
-    cfg.merge_from_dict(student_options(options) if wanted else options)
+    merge_options(cfg, student_options(options) if wanted else options)
     if not wanted:
         add_hook(cfg)
         return cfg
@@ -71,7 +72,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
                   filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
     made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by,
                       alignments=_alignments(choice, wanted, loss_weight, selector))
-    made.merge_from_dict(options)
+    merge_options(made, options)
     levels = _pair_levels(made.model.alignments, *models)
     check_inputs(made, *models)
     pairing = pair_classes(cfg, teacher_config, choice.scorings, made.model.teacher.get('class_map') or class_map)
@@ -157,8 +158,8 @@ def _pair_levels(alignments: dict[str, dict], student: nn.Module, teacher: nn.Mo
     """Let maps of equal strides be paired where the config does not say which, in place; gives that in words."""
     said = []
     for name, alignment in alignments.items():
-        aligner = alignment['aligner']
-        if aligner['type'] != 'NeckAligner':
+        aligner = alignment.get('aligner') or {}
+        if aligner.get('type') != 'NeckAligner':  # one that is incomplete is refused below
             continue
         text = 'NeckAligner: the feature maps of both, level by level'
         if not {'levels', 'teacher_levels', 'resize'} & set(aligner):

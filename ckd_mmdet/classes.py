@@ -56,8 +56,10 @@ class SharedClasses:
             Shape ``(n,)``; ``len(self)`` is background, -1 to be ignored, -2 an object that the teacher has no class
             for. Soft labels ``(n, num_classes)`` become ``(n, len(self))``.
         """
+        if self.student == tuple(range(num_classes)):  # a table's copy to the device would be waited for
+            return labels if labels.ndim == 2 else labels.clamp(min=-1)
         if labels.ndim == 2:
-            return labels if self == SharedClasses.all(num_classes) else labels[:, list(self.student)]
+            return labels[:, list(self.student)]
         table = torch.full((num_classes + 2,), -2, device=labels.device)
         table[list(self.student)] = torch.arange(len(self), device=labels.device)
         table[num_classes], table[-1] = len(self), -1
@@ -77,7 +79,7 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
     Raises:
         ValueError: If no class is shared, or the map names a class that is not there or one of the teacher's twice.
     """
-    if isinstance(class_map, str):
+    if not isinstance(class_map, Mapping):
         if class_map != 'name':
             raise ValueError(f"`teacher.class_map` needs to be 'name' or a dict from the student's names to the "
                              f"teacher's, got {class_map!r}.")

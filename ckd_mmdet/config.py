@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
 import json
 import mmap
 import os
@@ -12,13 +14,19 @@ from typing import Any
 import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
 from ckd_mmdet.compat.hub import pkg_resources_explained
+from ckd_mmdet.options import merge_options
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
+from mmengine.hooks import Hook
 from mmengine.hub import get_config
 from mmengine.registry import DATASETS
+from torch.utils.data import Dataset
 
 DISTILLER = 'ckd_mmdet.Distiller'
 HOOK = 'ckd_mmdet.DistillHook'
+UNREADABLE = (OSError, SyntaxError, NameError, AttributeError, TypeError, LookupError, ArithmeticError, AssertionError,
+              RuntimeError, ValueError)
+"""What reading a faulty config raises: it is a program."""
 DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
 """Data sets that MMPretrain fetches itself where they are missing."""
 
@@ -64,20 +72,67 @@ def open_config(config: str, options: dict | None, work_dir: str | None, launche
         options: Overrides from ``--cfg-options``.
         work_dir: Goes before the config's own; without either it is ``work_dirs/<the config's name>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        ValueError: If the config cannot be read or has no ``model``, or an override has a misspelt key.
     """
-    cfg = read_config(config)
+    check_bases(config)
+    try:
+        cfg = read_config(config)
+    except UNREADABLE as error:
+        raise ValueError(f'`config` needs a readable config, {config!r} is not: {type(error).__name__}: '
+                         f'{str(error).strip() or "no reason given"}') from error
     cfg.launcher = launcher
-    if options:
-        cfg.merge_from_dict(options)
+    merge_options(cfg, options or {})
+    if not isinstance(cfg.get('model'), dict):
+        raise ValueError(f'`config` needs a config with a `model`, a dict, {config!r} has '
+                         f'{"none" if cfg.get("model") is None else repr(cfg.model)}.')
     stem = os.path.splitext(os.path.basename(config))[0]
     cfg.work_dir = work_dir or cfg.get('work_dir') or os.path.join('work_dirs', stem)
     return cfg
 
 
+def check_bases(config: str, above: tuple[str, ...] = ()) -> None:
+    """Refuse a config that is its own ``_base_``, directly or through others, before MMEngine reads it for ever.
+
+    Args:
+        config: A path; what is no file, or no Python, is left to MMEngine.
+        above: The configs whose base it is.
+
+    Raises:
+        ValueError: If there is a circle, or ``_base_`` is neither text nor a list of it.
+    """
+    path = os.path.realpath(config)
+    if path in above:
+        raise ValueError(f'`_base_` needs other configs, {config} has itself, through '
+                         f'{" and ".join(os.path.basename(one) for one in above)}.')
+    try:
+        with open(path, encoding='utf-8') as file:
+            body = ast.parse(file.read()).body
+    except (OSError, SyntaxError, ValueError):
+        return
+    for line in body:
+        if isinstance(line, ast.Assign) and getattr(line.targets[0], 'id', None) == '_base_':
+            bases = [one.value for one in getattr(line.value, 'elts', [line.value]) if isinstance(one, ast.Constant)]
+            if not all(isinstance(base, str) for base in bases):
+                raise ValueError(f'`_base_` needs the path of a config, or a list of paths, in {config} it is '
+                                 f'{ast.unparse(line.value)}.')
+            for base in bases:
+                if '::' not in base:
+                    check_bases(os.path.join(os.path.dirname(path), base), (*above, path))
+
+
 def add_hook(cfg: Config) -> None:
-    """Name ``DistillHook`` in ``custom_hooks``, where it is not yet named."""
-    hooks = list(cfg.get('custom_hooks') or [])
-    if not any(hook.get('type') in (HOOK, 'DistillHook') for hook in hooks):
+    """Name ``DistillHook`` in ``custom_hooks``, where it is not yet named.
+
+    Raises:
+        ValueError: If these are no list of dicts.
+    """
+    given = cfg.get('custom_hooks') or []
+    if not isinstance(given, list | tuple) or not all(isinstance(hook, dict | Hook) for hook in given):
+        raise ValueError(f'`custom_hooks` needs a list of dicts, got {given!r:.200}.')
+    hooks = list(given)
+    if not any(isinstance(hook, dict) and hook.get('type') in (HOOK, 'DistillHook') for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=HOOK)]
 
 
@@ -191,7 +246,14 @@ def check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
             data set is no COCO JSON.
     """
     for loader in loaders:
-        for dataset in inner_datasets((cfg.get(loader) or {}).get('dataset')):
+        given = cfg.get(loader)
+        if given is None:
+            continue
+        if not isinstance(given, dict) or not isinstance(given.get('dataset'), dict | Dataset):
+            raise ValueError(f'`{loader}` needs a dict with the config of a `dataset`, a dict with a `type`, got '
+                             f'{given!r:.200}.')
+        for dataset in inner_datasets(given.dataset):
+            _check_type(dataset, cfg, f'{loader}.dataset')
             _check_dataset(dataset, f'{loader}.dataset')
 
 
@@ -204,6 +266,20 @@ def inner_datasets(dataset: dict | None) -> Iterator[dict]:
         yield dataset
     for wrapped in inner:
         yield from inner_datasets(wrapped)
+
+
+def _check_type(dataset: dict, cfg: Config, where: str) -> None:
+    kind = dataset.get('type')
+    if isinstance(kind, str) and dataset_type(dataset, cfg) is None:
+        with DATASETS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
+            near = ' or '.join(difflib.get_close_matches(kind, registry.module_dict, n=3))
+        raise ValueError(f'`{where}.type` needs the name of a registered data set, got {kind!r}'
+                         f'{f" (did you mean {near}?)" if near else ""}; if it is your own, name its module '
+                         'in `custom_imports`.')
+    wrong = {'type': kind} if not isinstance(kind, str | type) else {
+        key: dataset[key] for key in ('data_root', 'ann_file') if not isinstance(dataset.get(key) or '', str)}
+    for key, value in wrong.items():
+        raise ValueError(f'`{where}.{key}` needs text, got {value!r}.')
 
 
 def _check_dataset(dataset: dict, where: str) -> None:
@@ -236,6 +312,8 @@ def _lacking_keys(path: str, keys: tuple[str, ...]) -> str:
     if not os.path.getsize(path):
         return 'it is empty'
     with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        if text[:3] in (b'\xef\xbb\xbf', b'\xff\xfe{', b'\xfe\xff\x00'):
+            return 'it starts with a byte order mark; save it as UTF-8 without one'
         if not text[:64].lstrip().startswith(b'{') or not text[-64:].rstrip().endswith(b'}'):
             return 'it is no JSON object, or it is cut off'
         absent = [key for key in keys if text.find(f'"{key}"'.encode()) < 0]

@@ -42,6 +42,9 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     for name, given in (('student', student), ('teacher', teacher), ('alignments', alignments)):
         if not isinstance(given, Mapping) and (name == 'student' or given is not None):
             raise ValueError(f'`Distiller` needs a dict as `{name}`, got {given!r}.')
+    if teacher is not None and not teacher:
+        raise ValueError('`Distiller` needs a `teacher` with a `config`, or `None` to train the student alone, got an '
+                         'empty dict.')
     if str(student.get('type')).rpartition('.')[2] == 'Distiller':
         raise ValueError("`Distiller` needs the config of a plain model as `student`, and this is a Distiller's; give "
                          'its own `student`.')

@@ -42,6 +42,22 @@ def part_of(path: Path) -> Path:
     return path.with_name(f'.{path.name}.part')
 
 
+def check_writable(folder: Path, argument: str) -> None:
+    """See that files can be written to a folder, which is made where it is not there: before the work, not after it.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    probe = part_of(folder / 'probe')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f'`{argument}` needs a folder that can be written, {folder} cannot: {error.strerror}.'
+                         ) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Let the names in a folder survive a loss of power."""
     number = os.open(folder, os.O_RDONLY)

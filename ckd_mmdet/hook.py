@@ -10,12 +10,15 @@ from ckd_mmdet import __version__
 from ckd_mmdet.checkpoints import report_fit, weights_of
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
+from ckd_mmdet.image_check import CheckImages
 from ckd_mmdet.labels import has_objects, settle_label_names
+from ckd_mmdet.missed_validation import MissedValidation
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import HOOKS
 from ckd_mmdet.saving import make_saving_atomic
 from ckd_mmdet.seeding import ExactResume
 from ckd_mmdet.student_export import StudentExport
+from ckd_mmdet.text import plain
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -34,8 +37,9 @@ KEY = 'ckd_mmdet'
 class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
-    Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume` and
-    :class:`ckd_mmdet.student_export.StudentExport`. Checkpoints are written whole, see :mod:`ckd_mmdet.saving`.
+    Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
+    :class:`ckd_mmdet.image_check.CheckImages`, :class:`ckd_mmdet.student_export.StudentExport` and
+    :class:`ckd_mmdet.missed_validation.MissedValidation`. Checkpoints are written whole, see :mod:`ckd_mmdet.saving`.
 
     Args:
         patience: Number of steps in a row whose loss may be NaN or infinite before the run stops.
@@ -45,7 +49,9 @@ class DistillHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, patience: int = 5) -> None:
-        self.parts: Sequence[Hook] = (ExactResume(), Teaching(), Guard(patience), StudentExport())
+        # the last validates, before the first step: once all the others are ready
+        self.parts: Sequence[Hook] = (ExactResume(), CheckImages(), Teaching(), Guard(patience), StudentExport(),
+                                      MissedValidation())
 
     def before_run(self, runner: Runner) -> None:
         make_saving_atomic(runner)
@@ -76,6 +82,10 @@ class DistillHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         for part in self.parts:
             part.after_train_epoch(runner)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        for part in self.parts:
+            part.before_val_epoch(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         for part in self.parts:
@@ -235,7 +245,7 @@ def _log_classes(distillation: Distillation, classes: Sequence[str] | None) -> N
         pairs = ', '.join(classes[ours] if classes[ours] == teacher.classes[theirs]
                           else f'{classes[ours]} (as {teacher.classes[theirs]})'
                           for ours, theirs in zip(shared.student, shared.teacher, strict=True))
-        print_log(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.',
+        print_log(plain(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.'),
                   logger='current')
 
 

@@ -236,7 +236,7 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
 
 def _missing(dataset: Any, given: Sequence[str], found: Sequence[str | None]) -> tuple[str, ...]:
     """The names that are given, and that no object has in the annotations."""
-    if is_lvis(type(dataset)):
+    if is_lvis(type(dataset)) or not hasattr(dataset, 'get_data_info'):
         return ()  # labels are all categories of the file, whatever `metainfo.classes` calls them
     if found == given and not hasattr(dataset, 'cat_ids'):  # numbered by `metainfo.classes`
         unseen = set(range(len(given)))

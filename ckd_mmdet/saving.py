@@ -63,11 +63,11 @@ class WholeFiles(LocalBackend):
             OSError: If it cannot be written; what was there before is there still.
         """
         path = Path(filepath)
+        self.run.remove = [old for old in self.run.remove if old != path]
+        if self.run.remove:  # before the file, which a kill may follow; they are followed when a file is whole
+            write_whole(self.run.notes, '\n'.join(map(str, self.run.remove)))
         write_whole(path, obj)
         self.run.saved = True
-        self.run.remove = [old for old in self.run.remove if old != path]
-        if self.run.remove:
-            write_whole(self.run.notes, '\n'.join(map(str, self.run.remove)))
 
     def remove(self, filepath: str | Path) -> None:
         """Note a file to be removed when the save is finished."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from ckd_mmdet.config import plain_student
 from ckd_mmdet.export import export_student, write_student
+from ckd_mmdet.files import write_whole
+from ckd_mmdet.text import for_config
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
@@ -23,6 +25,10 @@ class StudentExport(Hook):
 
     written: tuple[int, int] | None = None
     """Epoch and iteration of what was written."""
+
+    def before_run(self, runner: Runner) -> None:
+        if is_main_process() and runner.cfg.filename:
+            mend_dumped_config(Path(runner.work_dir, Path(runner.cfg.filename).name))
 
     def after_train_epoch(self, runner: Runner) -> None:
         if not _by_iterations(runner) and runner.epoch + 1 == runner.max_epochs:
@@ -52,7 +58,7 @@ class StudentExport(Hook):
         write_student(checkpoint['state_dict'], checkpoint['meta'], out)
         cfg = copy.deepcopy(runner.cfg)
         plain_student(cfg)
-        cfg.dump(out.with_suffix('.py'))
+        write_whole(out.with_suffix('.py'), for_config(cfg.pretty_text))
         when = f'after epoch {epoch}' if epoch else f'after {iterations} iterations'
         runner.logger.info(f'The plain student {when} is in {out}, its config in {out.with_suffix(".py")}.')
 
@@ -68,6 +74,13 @@ class StudentExport(Hook):
                     name = 'student_best.pth' if metric is None else f'student_best_{metric.replace("/", "_")}.pth'
                     out = export_student(path, Path(runner.work_dir) / name, overwrite=True)
                     runner.logger.info(f'The plain student of {Path(path).name} is in {out}.')
+
+
+def mend_dumped_config(path: Path) -> None:
+    """Let the config that the Runner has written be read as it was: ``{{ ... }}`` in a text of it is no variable."""
+    text = path.read_text() if path.is_file() else ''
+    if '{{' in text:
+        write_whole(path, for_config(text))
 
 
 def _by_iterations(runner: Runner) -> bool:

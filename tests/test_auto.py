@@ -277,7 +277,8 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
     (pair(selector='All'), '`alignments.dense` needs a `selector`, every anchor of a RetinaHead would be too many'),
     (pair('retinanet', 'faster_rcnn', method='dkd'),
      '`alignments.object.losses.loss_dkd` is a DKDLoss, which makes no sense between a student with 3 classes '
-     '(sigmoid) and a teacher with 3 classes and background (softmax); take `--method ckd` or `--method kd` or `--method l2`.'),
+     '(sigmoid) and a teacher with 3 classes and background (softmax); take `--method ckd` or `--method kd` or '
+     '`--method l2`.'),
     (pair('retinanet', 'retinanet', method='pckd'),
      "`method='pckd'` has no recipe for the rows of a DenseAligner (a dense head scores by a convolution that the "
      'anchors of all places share: it has no category centres, and no feature of a row); take `--method ckd` or '

@@ -564,11 +564,12 @@ def test_between_a_sigmoid_and_a_softmax_head_only_the_classes_are_compared() ->
     assert torch.equal(aligned.teacher.logits, teacher.scores[rows, :3])
 
 
-def test_kd_between_a_sigmoid_and_a_softmax_head_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'`alignments.dense.losses.loss_it` is a KDLoss, which makes no sense between '
-                                         r'a student with 3 classes \(sigmoid\) and a teacher with 3 classes and '
-                                         r'background \(softmax\); take a loss that compares directions only'):
-        mixed('KDLoss')
+def test_dkd_between_a_sigmoid_and_a_softmax_head_is_refused() -> None:
+    text = (r'`alignments.dense.losses.loss_it` is a DKDLoss, which makes no sense between a student with 3 classes '
+            r'\(sigmoid\) and a teacher with 3 classes and background \(softmax\); '
+            'take `--method ckd` or `--method kd`')
+    with pytest.raises(ValueError, match=text):
+        mixed('DKDLoss')
 
 
 def test_a_direction_of_one_score_is_refused() -> None:
@@ -576,8 +577,8 @@ def test_a_direction_of_one_score_is_refused() -> None:
                                             losses=dict(loss_ckd=dict(type='CKDLoss')),
                                             selector=dict(type='TeacherTopK', k=4)))
     model = toy_model(toy_config('faster_rcnn'))
-    with pytest.raises(ValueError, match='is a CKDLoss, which needs rows of at least 2 scores, and student and teacher '
-                                         'share 1 only; take a KDLoss here'):
+    with pytest.raises(ValueError, match=r'is a CKDLoss, which needs rows of at least 2 scores \(one score has no '
+                                         r'direction\), and student and teacher share 1 only; take `--method kd`'):
         RowPairing(alignment, alignment.check(model, model), SharedClasses.all(1))
 
 

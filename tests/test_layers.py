@@ -19,6 +19,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'samples': TENSORS | {'ckd_mmdet.rows'},
     'taps': TENSORS,
     'files': set(),
+    'text': set(),
     'seeding': TENSORS | {'numpy', 'mmengine'},
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
@@ -32,11 +33,13 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
+         'data_check', 'image_check', 'missed_validation', 'options', 'work_dir',
          'distillation', 'distilled', 'explanation', 'export', 'fit', 'hook', 'judgement', 'labels', 'loading',
          'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'}
             for part in ABOVE}
+ALLOWED['image_check'] |= {'mmcv'}
 ALLOWED['method_options'] |= {'yaml'}
 FREE = {'compat',  # other people's versions
         'lab',  # what measures and shows: nothing of the core imports it

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports
-from mmengine.config import DictAction
+from ckd_mmdet.options import OptionsAction
 from mmengine.device import is_cuda_available
 
 with lab_imports():
@@ -32,7 +32,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', type=int, default=1000, metavar='N', help='of t-SNE, at most (default: 1000)')
     parser.add_argument('--examples', type=int, default=8, metavar='N', help='from easy to hard (default: 8)')
     parser.add_argument('--device', default='cuda' if is_cuda_available() else 'cpu')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, default={},
+                        help='override settings, key=value')
     parser.add_argument('--sweep', nargs='+', type=Path, metavar='DIR', help='folders of compare.py')
     parser.add_argument('--metric', help="of a sweep: key of the metric (default: the matrix's own)")
     args = parser.parse_args()

@@ -14,6 +14,7 @@ os.environ.update(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')  # before torch is i
 # this file would hide the package `coverage` from those who look for it, numba for one
 sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(__file__).resolve().parent]
 
+from ckd_mmdet.files import check_writable, write_whole  # noqa: E402
 from ckd_mmdet.lab.coverage import LIMIT, Row, families, markdown, run_families, summary  # noqa: E402
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument('--families', nargs='+', metavar='NAME', help="folders of mmdet's configs (default: all)")
     parser.add_argument('--jobs', type=int, default=2, help='processes at a time (default: 2)')
     parser.add_argument('--limit', type=float, default=LIMIT, help=f'seconds a family may take (default: {LIMIT:g})')
-    parser.add_argument('--out', type=Path, default='docs/supported.md', help='(default: docs/supported.md)')
+    parser.add_argument('--out', type=Path, help='(default: docs/supported.md of all families, else none)')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of other people's code
     names = args.families or families()
@@ -34,13 +35,19 @@ def main() -> None:
         print(f'[{done}/{len(names)}] {row.family}: {row.aligner if row.passes else row.reason} ({row.seconds:.1f} s)',
               flush=True)
 
+    out = args.out or (None if args.families else Path('docs/supported.md'))
     try:
+        if out is not None:
+            check_writable(out.absolute().parent, '--out')
         rows = run_families(names, args.jobs, args.limit, progress)
     except ValueError as error:
         parser.error(str(error))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(markdown(rows, time.monotonic() - started, args.jobs))
-    print(f'{summary(rows)} Wrote {args.out}.')
+    print(summary(rows))
+    if not any(row.passes for row in rows):
+        sys.exit('No family passes: no table was written.')
+    if out is not None:
+        write_whole(out, markdown(rows, time.monotonic() - started, args.jobs))
+        print(f'Wrote {out}.')
 
 
 if __name__ == '__main__':

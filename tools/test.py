@@ -4,12 +4,15 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ckd_mmdet.checkpoints import FitCheckpoint
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import check_data, open_config, plain_student
-from mmengine.config import Config, ConfigDict, DictAction
+from ckd_mmdet.files import check_writable
+from ckd_mmdet.options import OptionsAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
@@ -54,13 +57,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, with the config's `tta_model`")
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read a checkpoint that could run code; only if you trust whoever made it')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='override settings, key=value')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out needs a file that ends in .pkl, got {args.out}')
+    if args.out:
+        try:
+            check_writable(Path(args.out).absolute().parent, '--out')
+        except ValueError as error:
+            parser.error(str(error))
     if not os.path.isfile(args.checkpoint) and '://' not in args.checkpoint:
         parser.error(f'checkpoint needs a file that exists, {args.checkpoint} does not')
     return args

@@ -7,11 +7,14 @@ from ckd_mmdet.auto import distill_config, run_name
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
+from ckd_mmdet.data_check import check_boxes
 from ckd_mmdet.labels import check_config_names
 from ckd_mmdet.method_options import CLASS_MAP, parse_method, read_class_map, read_weight
+from ckd_mmdet.options import OptionsAction, check_numbers
 from ckd_mmdet.recipes import METHODS, RECIPES, SAYS
 from ckd_mmdet.saving import checkpoint_to_resume
-from mmengine.config import Config, DictAction
+from ckd_mmdet.work_dir import held, is_first, refuse_a_training, remove_training
+from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
 
@@ -57,13 +60,17 @@ def parse_args() -> argparse.Namespace:
                         help='print what is chosen, what was refused and why, and the number of rows; train nothing')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='train anew in a work dir that holds a training: its checkpoints are removed')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read checkpoints that could run code; only if you trust whoever made them')
     parser.add_argument('--allow-missing-classes', action='store_true',
                         help='train although the annotations lack some of the names in `metainfo.classes`')
+    parser.add_argument('--check-images', action='store_true',
+                        help='open every image before training, not just a sample')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings, key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, help='override settings, key=value')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
@@ -76,6 +83,11 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
     """Refuse what cannot be meant, and read the class map."""
     if args.amp and not is_cuda_available():
         parser.error('--amp needs a GPU, and none is here; train without it')
+    if args.overwrite and args.resume:
+        parser.error('--overwrite trains anew and --resume goes on; give one of them')
+    if args.resume not in (None, 'auto') and '://' not in args.resume and not os.path.isfile(args.resume):
+        parser.error(f'--resume needs a checkpoint that exists, {args.resume} does not; without a name it takes the '
+                     'latest in the work dir')
     try:
         if args.method:
             parse_method(args.method)
@@ -120,12 +132,21 @@ def main() -> None:
         cfg.load_from, cfg.resume = newest and str(newest), newest is not None
     if args.allow_missing_classes:
         cfg.allow_missing_classes = True
+    if args.check_images:
+        cfg.check_images = True
+    check_numbers(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    check_boxes(cfg, ('train_dataloader', 'val_dataloader'), say=is_first(cfg))
     check_config_names(cfg, allow_missing=cfg.get('allow_missing_classes', False))
     add_hook(cfg)
     prepare_cpu_launcher(cfg)
-    with trusting(args.trust_checkpoint):
-        Runner.from_cfg(cfg).train()
+    with trusting(args.trust_checkpoint), held(cfg):
+        if not cfg.get('resume'):
+            refuse_a_training(cfg, overwrite=args.overwrite)
+        runner = Runner.from_cfg(cfg)
+        if args.overwrite:
+            remove_training(cfg)
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -168,7 +168,8 @@ def _extract(extractor: SingleRoIExtractor, feats: Sequence[Tensor], rois: Tenso
         return type(extractor).forward(extractor, feats, rois, roi_scale_factor)
     levels = extractor.map_roi_levels(rois, len(feats))
     order = levels.argsort(stable=True)
-    counts = levels.bincount(minlength=len(feats)).tolist()  # the wait
+    numbers = torch.arange(len(feats), device=levels.device)
+    counts = (levels[:, None] == numbers).sum(0).tolist()  # the wait; bincount would be another
     if roi_scale_factor is not None:
         rois = extractor.roi_rescale(rois, roi_scale_factor)
     parts = [layer(level, part) for layer, level, part in

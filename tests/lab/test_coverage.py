@@ -1,11 +1,13 @@
 """The table of supported detectors: a dozen of its families, and the program that makes it."""
 
+import contextlib
 import copy
 import os
 import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +31,8 @@ from ckd_mmdet.lab.coverage.checks import Failed, first_line, flat, forward, gra
 from ckd_mmdet.lab.coverage.shrink import NARROWER
 from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.utils import register_all_modules
+
+from tests.small_runs import run_tool
 
 register_all_modules(init_default_scope=True)
 
@@ -215,3 +219,22 @@ def test_the_summary_counts_families_and_pairs_of_classes() -> None:
 @pytest.mark.parametrize('check', ['plain', 'identity', 'confidence', 'gradient', 'silence', 'step'])
 def test_a_row_passes_only_with_every_check(check: str) -> None:
     assert GOOD.passes and not Row(**{**vars(GOOD), check: ''}).passes
+
+
+@pytest.mark.parametrize('limit', [0, -1, float('nan'), float('inf')])
+def test_a_limit_that_no_family_can_keep_is_refused(limit: float) -> None:
+    with pytest.raises(ValueError, match='`limit` needs a finite number of seconds greater than 0'):
+        run_families(['fcos'], limit=limit)
+
+
+@pytest.mark.parametrize(('rows', 'options', 'written'), [
+    ([POOR], [], False), ([GOOD], [], True), ([GOOD], ['--families', 'fcos'], False)])
+def test_only_a_whole_run_in_which_something_passes_replaces_the_table(
+        rows: list, options: list, written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'docs').mkdir()
+    (tmp_path / 'docs/supported.md').write_text('committed')
+    monkeypatch.setattr('ckd_mmdet.lab.coverage.run_families', lambda *unused: rows)
+    with contextlib.suppress(SystemExit):
+        run_tool(monkeypatch, 'coverage', *options)
+    assert ((tmp_path / 'docs/supported.md').read_text() != 'committed') == written

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ckd_mmdet.files import check_writable
 from ckd_mmdet.lab.analyze import pictures, sweep
 from ckd_mmdet.lab.analyze.data import Images, choose_images
 from ckd_mmdet.lab.analyze.difficulty import Example, difficulties, strips
@@ -95,6 +96,7 @@ def analyze(settings: Settings, say: Callable[[str], None] = lambda text: None) 
     for checkpoint in settings.checkpoints:
         if '://' not in checkpoint and not Path(checkpoint).is_file():
             raise ValueError(f'`checkpoint` needs a file that exists, {checkpoint} does not.')
+    check_writable(settings.folder, '--out')
     cfg, own = open_student(settings.config, settings.options)
     teacher = settings.teacher or own.get('config')
     weights = settings.teacher_checkpoint or (None if settings.teacher else own.get('checkpoint'))
@@ -135,6 +137,8 @@ def draw_sweep(folders: Sequence[Path], out: Path | None = None, metric: str | N
         ValueError: If a folder holds no matrix, or nothing was swept.
     """
     matrices = sweep.read(folders, metric)
+    if out is not None:
+        check_writable(out, '--out')
     curves = sweep.find_curves(matrices)
     if not any(curve.label != ALONE for curve in curves):
         names = ', '.join(dict.fromkeys(name for _, found in matrices for name in found.methods)) or 'none'

@@ -10,6 +10,7 @@ import numpy as np
 from ckd_mmdet.lab.analyze.difficulty import Example
 from ckd_mmdet.lab.analyze.embedding import Embedding
 from ckd_mmdet.lab.analyze.matrices import size_of
+from ckd_mmdet.text import for_plot, plain
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -49,7 +50,7 @@ def heat_maps(differences: Mapping[str, np.ndarray], classes: Sequence[str], kin
         image = axis.imshow(values, cmap='RdBu_r', vmin=-limit, vmax=limit, interpolation='nearest')
         size = size_of(values)
         numbers = 'nothing known' if size['mean'] is None else f'mean |Δ| {size["mean"]:.3g}, max {size["max"]:.3g}'
-        axis.set_title(f'{name}\n{numbers}', fontsize=7.5)
+        axis.set_title(f'{for_plot(name)}\n{numbers}', fontsize=7.5)
         _name_classes(axis, classes[:len(values)], left=not i % columns)
         if not i % columns:
             axis.set_ylabel('class' if kind == 'correlation' else 'true class', fontsize=7.5)
@@ -87,7 +88,7 @@ def scatter(embeddings: Sequence[Embedding], classes: Sequence[str], num_classes
             own = one.points[one.labels == label]
             color, marker = styles[label]
             axis.plot(*own.T, marker, color=color, markersize=2.6, markeredgewidth=0, alpha=0.8, zorder=2)
-        axis.set_title(f'{one.name} ({one.of})\nsilhouette {_signed(one.silhouette)}', fontsize=7.5)
+        axis.set_title(f'{for_plot(one.name)} ({for_plot(one.of)})\nsilhouette {_signed(one.silhouette)}', fontsize=7.5)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     handles = [Line2D([], [], linestyle='', marker=marker, color=color, markeredgewidth=0, markersize=5,
@@ -121,7 +122,7 @@ def strip(strips: Mapping[str, Sequence[Example]], classes: Sequence[str], name:
             _draw(axis, example, classes)
         if len(strips) > 1:
             line[0].set_ylabel(kind, fontsize=7.5)
-    figure.suptitle(f'{name}, easy to hard: label → prediction, its score, γ (cross entropy over its mean)',
+    figure.suptitle(f'{for_plot(name)}, easy to hard: label → prediction, its score, γ (cross entropy over its mean)',
                     fontsize=8.5)
     return png(figure)
 
@@ -152,7 +153,8 @@ def _signed(value: float) -> str:
 
 
 def _short(name: str, most: int = 12) -> str:
-    return name if len(name) <= most else f'{name[:most - 1]}…'
+    name = plain(name)
+    return for_plot(name if len(name) <= most else f'{name[:most - 1]}…')
 
 
 def _name_classes(axis: Axes, classes: Sequence[str], left: bool) -> None:

@@ -16,6 +16,7 @@ from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.lab.analyze.data import Images, scope_of
+from ckd_mmdet.options import merge_options
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.recipes import RECIPES
 from ckd_mmdet.samples import AlignedSamples, Side, hard
@@ -87,7 +88,7 @@ def open_student(config: str, options: Mapping[str, Any] | None = None) -> tuple
         ValueError: If it has several teachers.
     """
     cfg = read_config(config)
-    cfg.merge_from_dict(dict(options or {}))
+    merge_options(cfg, options or {})
     teacher: dict[str, Any] = {}
     if cfg.get('model', {}).get('type') == DISTILLER:
         teacher = dict(cfg.model.get('teacher') or {})

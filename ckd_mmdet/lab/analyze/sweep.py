@@ -21,6 +21,7 @@ from ckd_mmdet.lab.compare.report import Found, read_matrix
 from ckd_mmdet.lab.compare.statistics import paired
 from ckd_mmdet.lab.jobs.files import digest
 from ckd_mmdet.registry import MODELS
+from ckd_mmdet.text import for_plot
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from mmengine.config import Config
@@ -201,7 +202,7 @@ def draw(curves: Sequence[Curve], alone: pd.Series | None, teacher: float | None
         color = colors.get(curve.label, ALONE_COLOR)
         marker = MARKERS[i % len(MARKERS)]
         axis.plot(xs, [mean for mean, *_ in found], color=color, marker=marker, markersize=4, linewidth=1.4,
-                  label=curve.label, linestyle='--' if curve.label == ALONE else '-')
+                  label=for_plot(curve.label), linestyle='--' if curve.label == ALONE else '-')
         axis.fill_between(xs, [low for _, low, *_ in found], [high for *_, high, _ in found], color=color, alpha=0.15,
                           linewidth=0)
         axis.vlines(xs, [low for _, low, *_ in found], [high for *_, high, _ in found], color=color, linewidth=1.0)
@@ -224,7 +225,7 @@ def draw(curves: Sequence[Curve], alone: pd.Series | None, teacher: float | None
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.tick_params(labelsize=7)
     axis.set_xlabel(SWEPT[curves[0].argument], fontsize=8)
-    axis.set_ylabel(f'validation {metric}', fontsize=8)
+    axis.set_ylabel(f'validation {for_plot(metric)}', fontsize=8)
     seeds = sorted({len(point.values) for curve in curves for point in curve.points})
     count = f'{seeds[0]}' if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'
     notes = [f'{count} seed{"s" * (seeds[-1] > 1)}', *['band: 95 % confidence'] * (seeds[-1] > 1),

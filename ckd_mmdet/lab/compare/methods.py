@@ -20,6 +20,7 @@ from ckd_mmdet.fit import check_alignments
 from ckd_mmdet.lab.compare.schedule import check_loop, keep_records, scale_epochs
 from ckd_mmdet.lab.jobs.files import digest
 from ckd_mmdet.method_options import student_options
+from ckd_mmdet.options import merge_options
 from ckd_mmdet.recipes import METHODS
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from mmengine.config import Config
@@ -139,7 +140,7 @@ def student_config(pair: Pair) -> Config:
             raise ValueError(f'`--cfg-options {key}=...` would teach from another teacher than the one whose gap is '
                              'shown; give `--teacher` and `--teacher-checkpoint`.')
     cfg = read_config(pair.student)
-    cfg.merge_from_dict(student_options(pair.options))
+    merge_options(cfg, student_options(pair.options))
     check_loop(cfg)
     return cfg
 
@@ -163,7 +164,7 @@ def _given_config(name: str, pair: Pair) -> Config:
     if cfg.get('model', {}).get('type') != DISTILLER:
         raise ValueError(f'{name} is no config of a distilled student, its `model` is a '
                          f'{cfg.get("model", {}).get("type")}.')
-    cfg.merge_from_dict(dict(pair.options))
+    merge_options(cfg, pair.options)
     student = student_config(pair)
     ours = {'model.student': _but_loss_weight(student.model.to_dict()), **_shared(student)}
     theirs = {'model.student': _but_loss_weight(student_of(copy.deepcopy(cfg.model)).to_dict()), **_shared(cfg)}

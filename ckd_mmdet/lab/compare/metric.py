@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -64,9 +65,7 @@ def main_metric(cfg: Config) -> str:
         ValueError: If none of its evaluators is known.
     """
     seen = []
-    for evaluator in evaluators(cfg):
-        with METRICS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
-            kind = registry.get(evaluator['type']) if isinstance(evaluator['type'], str) else evaluator['type']
+    for evaluator, kind in _kinds(cfg):
         for base in getattr(kind, '__mro__', ()):
             if base.__name__ in MAIN:
                 prefix = evaluator.get('prefix') or kind.default_prefix
@@ -74,6 +73,33 @@ def main_metric(cfg: Config) -> str:
         seen.append(str(evaluator['type']))
     raise ValueError(f'`--metric` needs the key of what shall be compared, as it stands in the log: `val_evaluator` is '
                      f'{" and ".join(seen)}, of which ckd_mmdet does not know what it logs.')
+
+
+def check_metric(key: str, cfg: Config) -> None:
+    """See that a config's ``val_evaluator`` logs a metric, before anything trains for it.
+
+    Raises:
+        ValueError: If all of its evaluators are known, and none logs it.
+    """
+    known: list[str] = []
+    for evaluator, kind in _kinds(cfg):
+        names = next((KEYS[base.__name__](evaluator) for base in getattr(kind, '__mro__', ()) if base.__name__ in KEYS),
+                     None)
+        if names is None:
+            return
+        known += [f'{evaluator.get("prefix") or kind.default_prefix}/{name}' for name in names]
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        raise ValueError(f'`--metric` needs the key of a metric that `val_evaluator` logs, got {key!r}'
+                         f'{f" (did you mean {near[0]}?)" if near else ""}; it logs {", ".join(known)}.')
+
+
+def _kinds(cfg: Config) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    """The metrics' configs in ``val_evaluator`` with their classes."""
+    for evaluator in evaluators(cfg):
+        with METRICS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
+            yield evaluator, registry.get(evaluator['type']) if isinstance(evaluator['type'], str) else \
+                evaluator['type']
 
 
 def evaluators(cfg: Config) -> Iterator[Mapping[str, Any]]:
@@ -90,9 +116,22 @@ def _boxes(evaluator: Mapping[str, Any]) -> str:
     return f'{"bbox" if "bbox" in kinds else kinds[0]}_mAP'
 
 
+def _box_keys(evaluator: Mapping[str, Any]) -> list[str] | None:
+    """``None`` where more is logged than the usual."""
+    kinds = evaluator.get('metric', 'bbox')
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if evaluator.get('metric_items') or evaluator.get('classwise') or not set(kinds) <= {'bbox', 'segm'}:
+        return None
+    return [f'{kind}_mAP{part}' for kind in kinds for part in ('', '_50', '_75', '_s', '_m', '_l')]
+
+
 def _accuracy(evaluator: Mapping[str, Any]) -> str:
+    return f'top{min(_topk(evaluator))}'
+
+
+def _topk(evaluator: Mapping[str, Any]) -> list[int]:
     topk = evaluator.get('topk', 1)
-    return f'top{topk if isinstance(topk, int) else min(topk)}'
+    return [topk] if isinstance(topk, int) else list(topk)
 
 
 MAIN: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -102,3 +141,9 @@ MAIN: dict[str, Callable[[Mapping[str, Any]], str]] = {
     'Accuracy': _accuracy,
 }
 """Of each known evaluator, and of what inherits from it, the main metric without its prefix."""
+KEYS: dict[str, Callable[[Mapping[str, Any]], list[str] | None]] = {
+    'LVISMetric': lambda evaluator: None,
+    'CocoMetric': _box_keys,
+    'Accuracy': lambda evaluator: None if evaluator.get('thrs') else [f'top{k}' for k in _topk(evaluator)],
+}
+"""Of each known evaluator all that it logs, without its prefix; ``None`` where that is not known."""

@@ -10,14 +10,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ckd_mmdet.checkpoints import load_weights, read_checkpoint
 from ckd_mmdet.config import check_data, class_names, read_config
 from ckd_mmdet.lab.compare.methods import ALONE, BROKEN, Method, Pair, check_names, make_method
-from ckd_mmdet.lab.compare.metric import main_metric
+from ckd_mmdet.lab.compare.metric import check_metric, main_metric
 from ckd_mmdet.lab.jobs.files import digest, digest_file, write_whole
-from ckd_mmdet.teacher import read_teacher_config, zoo_address
+from ckd_mmdet.options import MOST_SEED
+from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
+from ckd_mmdet.text import for_config
 from mmengine.config import Config
 
 FILE = 'matrix.json'
+SHAPE = dict(student=dict, teacher=dict, teacher_checkpoint=dict, epochs=int, options=dict, metric=str, seeds=list,
+             methods=dict)
+"""Keys of that file that are read."""
+WAYS_OUT = 'Nothing was changed there; restore the file, take another `--out`, or remove the folder.'
 OURS = ('.lock', f'.{FILE}.part')
 """What a command leaves that is killed before the folder is a matrix."""
 
@@ -61,8 +68,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f'`{name}` needs a positive number, got {value}.')
-        if not self.seeds or min(self.seeds) < 0:
-            raise ValueError(f'`seeds` needs numbers from 0 on, got {list(self.seeds)}.')
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) > MOST_SEED:
+            raise ValueError(f'`seeds` needs numbers from 0 to {MOST_SEED}, got {list(self.seeds)}.')
         if any(key.startswith('randomness') for key in self.options):
             raise ValueError('`--cfg-options randomness...` would give every run the same seed; take `--seeds`.')
 
@@ -114,8 +121,12 @@ def make_matrix(settings: Settings) -> Matrix:
     if alone.config is None:
         raise ValueError(f'{settings.student}: {alone.refused}')
     check_data(alone.config, ('train_dataloader', 'val_dataloader'))
+    if settings.metric:
+        check_metric(settings.metric, alone.config)
     settings = replace(settings, metric=settings.metric or main_metric(alone.config))
     methods = [alone if name == ALONE else make_method(name, pair) for name in names]
+    _, weights = read_checkpoint(checkpoint, '--teacher-checkpoint')
+    load_weights(build_model(teacher), weights, checkpoint, settings.teacher, '--teacher-checkpoint')
     tested, why_not = _teacher_test(alone.config, teacher)
     identity = dict(
         student=dict(config=settings.student, digest=digest(read_config(settings.student))),
@@ -142,7 +153,7 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
                 methods={method.name: dict(folder=method.folder, config=method.digest, refused=method.refused)
                          for method in matrix.methods})
     if path.exists():
-        found = json.loads(path.read_text())
+        found = read_plan(path)
         differing = _differing(ours, found)
         if differing:
             raise ValueError(f'{folder} holds another matrix: {"; ".join(differing)}. Nothing was changed there; take '
@@ -160,6 +171,25 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
             _dump(method.config, matrix.method_file(method))
     if matrix.teacher is not None:
         _dump(matrix.teacher, matrix.teacher_file)
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """What a matrix's folder was made of, as :func:`keep_matrix` wrote it.
+
+    Raises:
+        ValueError: If the file is cut off, or something else.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path} cannot be read, it is empty, cut off or no JSON ({error}). {WAYS_OUT}') from error
+    shaped = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in SHAPE.items()) and all(
+        isinstance(method, dict) and {'folder', 'config', 'refused'} <= set(method)
+        for method in found['methods'].values()) and all(
+        isinstance(found[key].get('digest'), str) for key in ('student', 'teacher', 'teacher_checkpoint'))
+    if not shaped:
+        raise ValueError(f'{path} is not what compare.py writes: it needs {", ".join(SHAPE)}. {WAYS_OUT}')
+    return found
 
 
 def _differing(ours: dict, found: dict) -> list[str]:
@@ -204,4 +234,4 @@ def _dump(cfg: Config, path: Path) -> None:
     if path.exists() and digest(Config.fromfile(path)) == digest(cfg):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, cfg.pretty_text)
+    write_whole(path, for_config(cfg.pretty_text))

@@ -13,11 +13,12 @@ import pandas as pd
 from ckd_mmdet.lab.compare import plots
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.metric import Metric, describe
-from ckd_mmdet.lab.compare.plan import FILE
+from ckd_mmdet.lab.compare.plan import FILE, read_plan
 from ckd_mmdet.lab.compare.runs import FAILED, read_result
 from ckd_mmdet.lab.compare.statistics import compare_methods, gap_of, scores, summarize, tabulate, why_none
 from ckd_mmdet.lab.jobs.files import write_whole
 from ckd_mmdet.lab.jobs.tables import markdown_table
+from ckd_mmdet.text import for_csv, for_markdown, for_plot
 
 CAUTION = ('Δ is the mean over the seeds of the paired differences to `none`, with its {level} % confidence interval '
            "(Student's t; for one method at a time, not for the best of many). s/step compares only within this table.")
@@ -93,7 +94,7 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
     path = folder / FILE
     if not path.exists():
         raise ValueError(f'`--report` needs the folder of a matrix, {folder} has no {FILE}.')
-    matrix = json.loads(path.read_text())
+    matrix = read_plan(path)
     metric = metric or matrix['metric']
     results, failed, empty, not_started = [], [], [], {}
     refused = [Trouble(name, None, method['refused'].splitlines()[0], None)
@@ -104,7 +105,7 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
         if lacking and not method['refused']:
             not_started[name] = lacking
         for seed, run in sorted(runs.items()):
-            result = read_result(run / 'result.json')
+            result = read_result(run / 'result.json', of_run=True)
             reason = _why(run) if result is None else _no_last_score(result, metric)
             if reason is not None:
                 failed.append(Trouble(name, seed, reason, run / 'output.log'))
@@ -126,15 +127,15 @@ def write_report(folder: Path, metric: str | None = None) -> Found:
     found = read_matrix(folder, metric)
     text = markdown(found)
     write_whole(folder / 'table.md', text)
-    write_whole(folder / 'table.csv', found.summary.to_csv(index_label='method'))
+    write_whole(folder / 'table.csv', found.summary.rename(for_csv).to_csv(index_label='method'))
     write_whole(folder / 'table.json', json.dumps(as_json(found), indent=2) + '\n')
     if not found.values.empty:
-        titles = titles_of(found.methods)
+        titles = {method: for_plot(title) for method, title in titles_of(found.methods).items()}
         write_whole(folder / 'by_epoch.png', plots.by_epoch(found.values, titles, found.teacher,
-                                                           found.written.title))
+                                                           for_plot(found.written.title)))
         if len(found.methods) > 1:
             gap = gap_of(found.values, found.teacher) if found.no_gap is None else None
-            picture = plots.gap_closed(found.values, found.summary, titles, gap, found.written.difference)
+            picture = plots.gap_closed(found.values, found.summary, titles, gap, for_plot(found.written.difference))
             write_whole(folder / 'gap_closed.png', picture)
     return found
 
@@ -166,7 +167,7 @@ def markdown(found: Found) -> str:
     for title, troubles in (('Counted as 0', found.empty), ('Refused before training', found.refused),
                             ('Failed or not finished', found.failed)):
         if troubles:
-            parts.append(f'{title}:\n\n' + '\n'.join(f'- {trouble}' for trouble in troubles))
+            parts.append(f'{title}:\n\n' + '\n'.join(f'- {for_markdown(trouble)}' for trouble in troubles))
     if found.not_started:
         parts.append(f'Not started: {_not_started(found)}.')
     return '\n\n'.join(parts) + '\n'
@@ -175,8 +176,8 @@ def markdown(found: Found) -> str:
 def table(found: Found, digits: int) -> str:
     """Each method's mean, its difference to the student alone, and its share of the gap."""
     difference = f'Δ{found.written.points} vs none' + (' [95 % CI]' if found.intervals else '')
-    head = ['method', f'{found.written.title} mean ± sd', difference, 'gap closed', 's/step', 'seeds']
-    titles = titles_of(found.methods)
+    head = ['method', for_markdown(f'{found.written.title} mean ± sd'), difference, 'gap closed', 's/step', 'seeds']
+    titles = marked_titles_of(found.methods)
     rows = [[titles[method], _mean(row, digits), _difference(row, method, digits), _share(row),
              _seconds(row['seconds']), _seeds(row)] for method, row in found.summary.iterrows()]
     if found.teacher is not None:
@@ -190,7 +191,7 @@ def pairs_table(found: Found, digits: int) -> str:
     methods.sort(key=lambda method: -found.summary.loc[method, 'mean'])
     alike = found.pairs['pairs'].nunique() == 1
     cells = {(row['method'], row['other']): _pair(row, digits, alike) for _, row in found.pairs.iterrows()}
-    titles = titles_of(found.methods)
+    titles = marked_titles_of(found.methods)
     rows = [[f'{i}. {titles[method]}', *(cells.get((method, other), '') for other in methods[1:])]
             for i, method in enumerate(methods, 1)]
     return markdown_table([['method', *(f'{i}.' for i in range(2, len(methods) + 1))], *rows])
@@ -198,7 +199,7 @@ def pairs_table(found: Found, digits: int) -> str:
 
 def _not_started(found: Found) -> str:
     """One line of many methods: those that lack the same seeds are named together."""
-    titles = titles_of(list(found.matrix['methods']))
+    titles = marked_titles_of(list(found.matrix['methods']))
     lacking: dict[str, list[str]] = {}
     for method, seeds in found.not_started.items():
         lacking.setdefault(', '.join(map(str, seeds)), []).append(titles[method])
@@ -210,6 +211,11 @@ def titles_of(methods: Sequence[str]) -> dict[str, str]:
     """How each method is called: a config by its file's name where that is enough."""
     short = {method: Path(method.rpartition('::')[2]).stem if method.endswith('.py') else method for method in methods}
     return {method: title if list(short.values()).count(title) == 1 else method for method, title in short.items()}
+
+
+def marked_titles_of(methods: Sequence[str]) -> dict[str, str]:
+    """The same for Markdown."""
+    return {method: for_markdown(title) for method, title in titles_of(methods).items()}
 
 
 def as_json(found: Found) -> dict[str, Any]:
@@ -264,8 +270,10 @@ def _lacks(metric: str, known: Iterable[str]) -> str:
 
 
 def _why(folder: Path) -> str:
-    path = folder / FAILED
-    return path.read_text().strip() if path.exists() else 'not finished'
+    path, result = folder / FAILED, folder / 'result.json'
+    if result.exists():
+        return f'{result} is empty, cut off or not what compare.py writes; it is trained again when asked for'
+    return path.read_text(errors='replace').strip() if path.exists() else 'not finished'
 
 
 def largest_of(summary: pd.DataFrame, teacher: float | None) -> float:

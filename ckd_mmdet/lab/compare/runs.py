@@ -58,7 +58,7 @@ class Run:
 
     def is_finished(self) -> bool:
         """Whether its result is there, whole, and of this config."""
-        result = read_result(self.result_file)
+        result = read_result(self.result_file, of_run=True)
         return result is not None and result['config'] == self.digest
 
     def resumable_epoch(self) -> int:
@@ -74,8 +74,8 @@ class Run:
         """The training's command line, from the start or from where it was interrupted."""
         command = [*TRAIN, str(self.config), '--work-dir', str(self.folder)]
         epoch = self.resumable_epoch()
-        if epoch:
-            command += ['--resume', str(self.folder / f'epoch_{epoch}.pth')]
+        # what is there of a run that cannot go on is of no use
+        command += ['--resume', str(self.folder / f'epoch_{epoch}.pth')] if epoch else ['--overwrite']
         return [*command, '--cfg-options', f'randomness.seed={self.seed}']
 
     def finish(self, seconds: float, device: str, keep: bool) -> dict[str, Any]:
@@ -119,13 +119,30 @@ def make_runs(matrix: Matrix) -> list[Run]:
     return [run(method, seed) for seed in matrix.seeds for method in matrix.methods if method.config is not None]
 
 
-def read_result(path: Path) -> dict[str, Any] | None:
-    """A run's result; ``None`` where there is none."""
+def read_result(path: Path, *, of_run: bool = False) -> dict[str, Any] | None:
+    """A result that is whole; ``None`` where there is none.
+
+    Args:
+        path: ``result.json``.
+        of_run: Whether it is a training's, with metrics by epoch, or the teacher's.
+    """
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return result if isinstance(result, dict) and 'metrics' in result else None
+    if not isinstance(result, dict) or not isinstance(result.get('metrics'), dict):
+        return None
+    if of_run:
+        shaped = {'method', 'seed', 'epochs', 'config', 'seconds_per_step'} <= set(result) and all(
+            isinstance(values, dict) and all(epoch.isdecimal() and _is_number(value) for epoch, value in values.items())
+            for values in result['metrics'].values())
+    else:
+        shaped = all(_is_number(value) for value in result['metrics'].values())
+    return result if shaped else None
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def read_validations(folder: Path) -> dict[int, dict[str, float]]:

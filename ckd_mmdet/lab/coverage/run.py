@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import signal
 import time
@@ -50,10 +51,12 @@ def run_families(families: Sequence[str], jobs: int = 2, limit: float = LIMIT,
         A row each, in the order of ``families``. Where a process died, or took too long, its row says so.
 
     Raises:
-        ValueError: If a family is unknown, or ``jobs`` is not positive.
+        ValueError: If a family is unknown, or ``jobs`` or ``limit`` is not positive.
     """
     if jobs < 1:
         raise ValueError(f'`jobs` needs a positive number of processes, got {jobs}.')
+    if not (math.isfinite(limit) and limit > 0):
+        raise ValueError(f'`limit` needs a finite number of seconds greater than 0, got {limit}.')
     rows = {family: Row(family, smallest_config(family)) for family in families}
     waiting, running = list(rows), []
     prepare()

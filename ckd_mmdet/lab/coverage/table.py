@@ -10,6 +10,7 @@ import mmdet
 import mmengine
 import torch
 import torchvision
+from ckd_mmdet.text import for_markdown
 
 from .checks import Row
 from .families import OUT_OF_SCOPE
@@ -97,4 +98,4 @@ def _list(title: str, reasons: dict[str, str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace('|', r'\|') or '-'
+    return for_markdown(text) or '-'

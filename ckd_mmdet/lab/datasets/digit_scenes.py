@@ -14,7 +14,10 @@ and box are those of its visible part, and what is no longer to be recognised is
 :data:`HARD` lays no digit where it would hide more than half of another, so that none is.
 """
 
+import glob
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -466,7 +469,9 @@ def _check_replaceable(out: Path) -> None:
 def _write_and_move(out: Path, settings: dict, drawing: Drawing) -> None:
     """Write the set beside ``out``, then put it in the place of whatever ``out`` holds."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{out.name}-', dir=out.parent) as workshop:
+    _remove_left_over(out)
+    prefix = f'.{out.name}-{os.getpid()}-'
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent) as workshop:
         fresh = Path(workshop) / 'fresh'
         for split in SPLITS:
             _write_split(
@@ -481,6 +486,24 @@ def _write_and_move(out: Path, settings: dict, drawing: Drawing) -> None:
         if out.exists():
             out.rename(Path(workshop) / 'replaced')
         fresh.rename(out)
+
+
+def _remove_left_over(out: Path) -> None:
+    """Remove the hidden folders of earlier commands that were killed while they drew this set."""
+    for folder in out.parent.glob(f'.{glob.escape(out.name)}-*'):
+        process = folder.name.removeprefix(f'.{out.name}-').partition('-')[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _write_split(root: Path, split: str, count: int, *, size: int, seed: int, drawing: Drawing) -> None:

@@ -18,6 +18,7 @@ from ckd_mmdet.lab.compare.runs import FAILED, Run
 from ckd_mmdet.lab.compare.schedule import is_validated, keep_records
 from ckd_mmdet.lab.jobs.files import digest, write_whole
 from ckd_mmdet.lab.jobs.processes import only_one
+from ckd_mmdet.text import for_config
 from mmengine.config import Config
 
 
@@ -85,6 +86,6 @@ def make_teacher(demo: Demo) -> Run:
     if path.exists() and digest(Config.fromfile(path)) != digest(cfg):
         raise ValueError(f'{demo.folder} holds a demo of other settings: {demo.teacher} has changed since. Remove or '
                          'rename the folder, then start the demo again.')
-    write_whole(path, cfg.pretty_text)
+    write_whole(path, for_config(cfg.pretty_text))
     return Run('teacher', cfg.get('randomness', {}).get('seed') or 0, path, demo.folder / 'teacher',
                cfg.train_cfg.max_epochs, partial(is_validated, cfg), Method('teacher', cfg).digest)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ckd_mmdet.text import for_plot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -80,12 +81,12 @@ def draw(images: Sequence[Path], truths: Sequence[Boxes], columns: Mapping[str, 
         for axis in axes[row]:
             axis.imshow(pixels, interpolation='lanczos')
             axis.set(xticks=[], yticks=[])
-        axes[row, 0].set_ylabel(f'{path.parent.name}/{path.name}', fontsize=9)
+        axes[row, 0].set_ylabel(for_plot(f'{path.parent.name}/{path.name}'), fontsize=9)
         _draw_boxes(axes[row, 0], truths[row], classes, ['white'] * len(truths[row].labels))
         for axis, found in zip(axes[row, 1:], columns.values(), strict=True):
             _draw_found(axis, found[row].above(threshold), truths[row], classes)
     for axis, title in zip(axes[0], ['ground truth', *columns], strict=True):
-        axis.set_title(title, fontsize=13)
+        axis.set_title(for_plot(title), fontsize=13)
     figure.legend(handles=[Patch(color=RIGHT, label='right: class, and IoU at least 0.5'),
                            Patch(color=WRONG, label='wrong'),
                            Patch(facecolor='none', edgecolor=MISSED, linestyle='--', label='missed')],
@@ -106,7 +107,8 @@ def _draw_boxes(axis: Axes, boxes: Boxes, classes: Sequence[str], colors: Sequen
     for i, (box, label) in enumerate(zip(boxes.boxes, boxes.labels, strict=True)):
         layer = 3 if colors[i] == RIGHT else 2  # the right ones stay in sight where many overlap
         _rectangle(axis, box, colors[i], zorder=layer)
-        text = classes[label] if boxes.scores is None else f'{classes[label]} {boxes.scores[i]:.2f}'
+        name = for_plot(classes[label])
+        text = name if boxes.scores is None else f'{name} {boxes.scores[i]:.2f}'
         # at an edge of the image the name moves to the side where it fits
         top, right = box[1] <= 8, box[0] > 0.8 * image_width
         axis.text(box[2] if right else box[0], box[3] if top else box[1], text, fontsize=7, color='black',

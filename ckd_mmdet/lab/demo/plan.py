@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ckd_mmdet.config import read_config
-from ckd_mmdet.lab.jobs.files import digest
+from ckd_mmdet.lab.jobs.files import digest, write_whole
 from ckd_mmdet.lab.jobs.logs import whole_epochs
 from mmengine.config import Config
 
@@ -100,8 +100,8 @@ class Run:
     def command(self, resume: int = 0) -> list[str]:
         """The training's command line, from the start or from epoch ``resume``'s checkpoint."""
         command = [sys.executable, 'tools/train.py', self.config, '--work-dir', str(self.work_dir)]
-        if resume:
-            command += ['--resume', str(self.checkpoint(resume))]
+        # what is there of a run that cannot go on is of no use
+        command += ['--resume', str(self.checkpoint(resume))] if resume else ['--overwrite']
         return [*command, '--cfg-options', *self.options]
 
     def test_command(self) -> list[str]:
@@ -150,10 +150,14 @@ def keep_settings(settings: Settings, runs: dict[str, Run]) -> None:
     path = settings.folder / 'settings.json'
     if not path.exists():
         settings.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made_of, indent=2) + '\n')
+        write_whole(path, json.dumps(made_of, indent=2) + '\n')
         return
-    found = json.loads(path.read_text())
-    other = [name for name in made_of if found.get(name) != made_of[name]]
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be read, it is empty or cut off ({error}). Remove or rename the folder, then '
+                         'start the demo again.') from error
+    other = [name for name in made_of if not isinstance(found, dict) or found.get(name) != made_of[name]]
     if other:
         raise ValueError(f'{settings.folder} holds a demo of other settings ({", ".join(other)} differ): configs '
                          'or options have changed since. Remove or rename the folder, then start the demo again.')

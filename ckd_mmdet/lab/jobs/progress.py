@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TextIO
 
+from ckd_mmdet.text import plain
 from tqdm import tqdm
 
 
@@ -63,7 +64,7 @@ class Progress:
         """Print a line without breaking the bar."""
         if self.live:
             self.bar.clear()
-        print(text, file=self.stream, flush=True)
+        print(plain(text), file=self.stream, flush=True)
         if self.live:
             self.bar.refresh()
 

@@ -457,3 +457,15 @@ def test_mmdets_coco_dataset_reads_images_boxes_and_masks(any_set: Path, split: 
         np.testing.assert_array_equal(sample['gt_bboxes'].tensor, corners)
         for mask, entry in zip(sample['gt_masks'].masks, expected, strict=True):
             np.testing.assert_array_equal(mask, coco_mask.decode(entry['segmentation']))
+
+
+def test_what_a_killed_command_left_is_removed_and_what_a_running_one_draws_stays(tmp_path: Path) -> None:
+    killed = subprocess.Popen(['true'])
+    killed.wait()
+    dead, running, other = (tmp_path / name for name in (
+        f'.set-{killed.pid}-x', f'.set-{os.getpid()}-y', f'.other-{killed.pid}-x'))
+    for folder in (dead, running, other):
+        (folder / 'fresh').mkdir(parents=True)
+    make_digit_scenes(tmp_path / 'set', train=1, val=1, size=64)
+    assert not dead.exists() and running.exists() and other.exists()
+    assert len(list(tmp_path.glob('.set-*'))) == 1

@@ -1,0 +1,55 @@
+r"""Text that people give (names of classes, methods, files) where it could be taken for something else.
+
+A newline would break a table's row, ``|`` its columns, ``=1+1`` is a formula to a spreadsheet, ``<script>`` HTML in
+Markdown, ``$\frac{$`` mathematics in a plot, ``\x1b[2J`` a command to a terminal, ``{{ fileDirname }}`` a variable in a
+config of MMEngine's.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+CONTROLS = {'\n': '\\n', '\r': '\\r', '\t': '\\t'}
+
+
+def plain(text: object) -> str:
+    r"""For one line of a log or a terminal: control characters are shown as ``\n`` or ``\x1b``, not sent."""
+    return ''.join(CONTROLS.get(one) or (one.encode('unicode_escape').decode() if _is_control(one) else one)
+                   for one in str(text))
+
+
+def for_markdown(text: object) -> str:
+    """For a cell of a Markdown table or a line of a list: one line, in which no column, tag or formula begins."""
+    return re.sub(r'([|$])', r'\\\1', plain(text)).replace('<', '&lt;')
+
+
+def for_csv(text: object) -> str:
+    """For a cell of a CSV: one line, and no formula; quotes and commas are the CSV writer's."""
+    shown = plain(text)
+    return f"'{shown}" if shown.lstrip()[:1] in ('=', '+', '-', '@') and not _is_number(shown) else shown
+
+
+def for_plot(text: object) -> str:
+    """For a text in a Matplotlib figure: one line, its dollars no mathematics."""
+    return plain(text).replace('$', r'\$')
+
+
+def for_config(source: str) -> str:
+    r"""The source of a config that MMEngine wrote: read again, ``{{`` begins no variable, and is the same text.
+
+    Two braces stand in it within quotes only, where ``\x7b`` is one.
+    """
+    return source.replace('{{', r'{\x7b')
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ('Cc', 'Cf', 'Zl', 'Zp', 'Cs') and character != '\u200d'  # of emoji
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
