@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ckd_mmdet.aligners import NeckAligner
+from ckd_mmdet.aligners import NeckAligner, input_channels
 from ckd_mmdet.aligners.neck import features_of
 from ckd_mmdet.samples import AlignedMaps, Widths
 from torch import nn
@@ -157,3 +157,19 @@ def test_features_that_do_not_leave_the_neck_are_refused() -> None:
     with pytest.raises(ValueError, match='needs a student whose features leave its neck, called once; those of the '
                                          'RetinaNet do not'):
         NeckAligner().widths(model, toy_model(toy_config('retinanet')))
+
+
+class StemLast(nn.Module):
+    """Registers its blocks before the convolution that sees the image, as the zoo's ShuffleNets do."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Conv2d(24, 24, 3)
+        self.stem = nn.Conv2d(channels, 24, 3)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_the_image_s_channels_are_those_of_the_convolution_that_sees_it(channels: int) -> None:
+    model = nn.Module()
+    model.backbone = StemLast(channels)
+    assert input_channels(model) == channels

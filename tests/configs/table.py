@@ -51,11 +51,17 @@ def rows() -> dict[str, Row]:
 
 @lru_cache
 def config_of(name: str) -> Config:
-    """What the row's command trains, as ``tools/train.py`` reads it; models are built without memory, and once."""
+    """What the row's command trains."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', ['tools/train.py', *rows()[name].arguments])
+        return made_by_train()
+
+
+def made_by_train() -> Config:
+    """What ``tools/train.py`` makes of ``sys.argv``; models are built without memory, and once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv('LOCAL_RANK', '0')
-        patch.setattr(sys, 'argv', ['tools/train.py', *rows()[name].arguments])
         patch.setattr(auto, 'build_model', build_once)
         return TRAIN['read_config'](TRAIN['parse_args']())
 

@@ -25,7 +25,7 @@ HAS_MMPRETRAIN = find_spec('mmpretrain') is not None
 
 @pytest.fixture(scope='module', autouse=True)
 def each_file_is_read_once() -> Iterator[None]:
-    """The 300 configs share their bases, and mmengine searches all of mmdet's metafiles for each."""
+    """The configs share their bases, and mmengine searches all of mmdet's metafiles for each."""
     with pytest.MonkeyPatch.context() as patch:
         cache_files(patch)
         yield
@@ -109,7 +109,7 @@ def read_as_base(name: str, folder: Path) -> Config:
 
 
 @pytest.mark.parametrize(('folder', 'scope'), [
-    ('_base_', 'mmdet'), ('baselines', 'mmdet'), ('ckd', 'mmdet'), ('pckd', 'mmdet'), ('study', 'mmdet'),
+    ('_base_', 'mmdet'), ('baselines', 'mmdet'), ('ckd', 'mmdet'), ('pckd', 'mmdet'),
     pytest.param('classification', 'mmpretrain', marks=pytest.mark.skipif(
         not HAS_MMPRETRAIN, reason='configs of classifiers need mmpretrain'))])
 def test_every_config_is_a_base_whose_parts_are_found(folder: str, scope: str, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_every_config_is_a_base_whose_parts_are_found(folder: str, scope: str, t
 
 def test_every_folder_of_configs_is_in_that_test() -> None:
     assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {
-        '_base_', 'baselines', 'ckd', 'pckd', 'study', 'classification'}
+        '_base_', 'baselines', 'ckd', 'pckd', 'classification'}
 
 
 @pytest.mark.parametrize('name', ['baselines/faster_rcnn_r18_fpn_9e_digit_scenes.py',

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from ckd_mmdet.losses import MapLoss
 from ckd_mmdet.registry import MODELS
 
 from tests.configs.shrunken import RandomTeachers, two_steps
-from tests.configs.table import bare, config_of, rows, settings
+from tests.configs.table import bare, config_of, made_by_train, rows, settings
 from tests.configs.test_as_base import cache_files
 from tests.small_runs import ROOT, train
 
@@ -104,3 +106,20 @@ def test_a_row_takes_two_optimizer_steps(name: str, random_teacher: Callable, di
             assert all(0 < step[f'{part}.{key}'] < step['loss'] < float('inf') for step in steps), key
             if not issubclass(MODELS.get(loss.type.removeprefix('ckd_mmdet.')), MapLoss):  # maps have no rows
                 assert all(0 < step[f'{part}.rows'] <= 1024 for step in steps)
+
+
+def variants() -> dict[str, list[str]]:
+    """Options of the study's variants, by what they are called."""
+    table = (ROOT / 'docs/study.md').read_text().partition('| variant | options |')[2].partition('\n\n')[0]
+    found = [[part.strip() for part in line.split('|')[1:3]] for line in table.splitlines()[2:]]
+    return {name: shlex.split(options.strip('`').replace('L.', 'model.alignments.roi.losses.'))
+            for name, options in found}
+
+
+@pytest.mark.parametrize('name', variants())
+def test_a_variant_of_the_study_builds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = 'pckd' if name.startswith('PCKD') else 'ckd'
+    row = rows()[f'{method}/{method}_faster_rcnn_r18-r18w16_fpn_9e_digit_scenes.py']
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py', *row.arguments, *variants()[name]])
+    assert made_by_train().model.alignments.roi
+    assert bool(variants()[name]) == (settings(made_by_train()) != settings(config_of(row.name)))
