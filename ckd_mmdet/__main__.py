@@ -14,7 +14,13 @@ def main() -> None:
                         help="what follows are the tool's own arguments")
     tool = TOOLS / f'{parser.parse_args(sys.argv[1:2]).tool}.py'
     sys.argv[:2] = [str(tool)]
-    runpy.run_path(str(tool), run_name='__main__')
+    try:
+        runpy.run_path(str(tool), run_name='__main__')
+    except ModuleNotFoundError as error:
+        if error.name not in ('torch', 'torchvision'):
+            raise
+        sys.exit(f'{parser.prog} {tool.stem} needs torch and torchvision, and {error.name} cannot be found. Install '
+                 'them for this machine as https://pytorch.org/get-started tells, then try again.')
 
 
 if __name__ == '__main__':

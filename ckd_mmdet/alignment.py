@@ -11,6 +11,7 @@ from ckd_mmdet.classes import Scoring
 from ckd_mmdet.functional import agreement
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.losses.base import zero_of
+from ckd_mmdet.recipes import as_commands, methods_for
 from ckd_mmdet.registry import MODELS, TASK_UTILS, build_part
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, hard, is_foreground
 from ckd_mmdet.selectors import All, Chain, Selector
@@ -73,6 +74,7 @@ class Alignment:
             self.aligner.widths(student, teacher)
             return None
         scorings = self.aligner.scorings(student, teacher)
+        self._check_labels(student)
         if isinstance(self.selector, All):
             too_many = self.aligner.too_many_rows(student)
             if too_many:
@@ -80,13 +82,20 @@ class Alignment:
                                  "`selector=dict(type='TeacherTopK', k=1024)`, for example.")
         ours, theirs = scorings
         kind = kind_of(scorings)
-        way_out = ('take a loss that compares directions only, such as CKDLoss' if kind == 'mixed' else
-                   'take a CKDLoss or a plain KDLoss')
+        fit = methods_for(type(self.aligner).__name__, pair_kind(scorings), min(one.num_classes for one in scorings))
         for key, loss in self.losses.items():
             if kind not in loss.scorings:
                 raise ValueError(f'`alignments.{self.name}.losses.{key}` is a {type(loss).__name__}, which makes no '
-                                 f'sense between a student with {ours} and a teacher with {theirs}; {way_out}.')
+                                 f'sense between a student with {ours} and a teacher with {theirs}; take '
+                                 f'{as_commands([*fit, "l2"])}.')
         return scorings
+
+    def _check_labels(self, student: nn.Module) -> None:
+        needing = self.needing('labels')
+        if needing and self.aligner.gives_labels(student) is False:
+            raise ValueError(f'`alignments.{self.name}` needs labels for {", ".join(needing)}, and the loss of a '
+                             f'{type(student).__name__} gives its rows none (docs/supported.md has why); take '
+                             '`--method ckd` or `--method kd`, with `--selector TeacherTopK:256` or none.')
 
     def build_parts(self, student: nn.Module, teacher: nn.Module) -> None:
         """Make what the losses learn, once, before optimizer and EMA.
@@ -124,8 +133,11 @@ class Alignment:
         if isinstance(aligned, AlignedMaps):
             return of_losses
         plain = aligned.plain()
+        found = agreement(plain.student.logits, plain.teacher.logits)
+        if plain.student.logits.shape[1] == 1:  # of one score there is no direction, and no other that could win
+            return dict(rows=found['rows'], **of_losses)
         accuracy = {} if plain.labels is None else dict(teacher_accuracy=_accuracy(plain))
-        return {**agreement(plain.student.logits, plain.teacher.logits), **accuracy, **of_losses}
+        return {**found, **accuracy, **of_losses}
 
 
 def build_alignment(name: str, cfg: dict) -> Alignment:
@@ -148,6 +160,11 @@ def kind_of(scorings: tuple[Scoring, Scoring]) -> str:
     if ours.softmax != theirs.softmax:
         return 'mixed'
     return 'softmax' if ours.softmax else 'sigmoid'
+
+
+def pair_kind(scorings: tuple[Scoring, Scoring]) -> str:
+    """As :func:`kind_of`, and ``'images'`` of two classifiers: what :data:`ckd_mmdet.recipes.SUITS` asks for."""
+    return 'images' if all(scoring.of_images and scoring.softmax for scoring in scorings) else kind_of(scorings)
 
 
 def _losses(configs: Mapping[str, dict], where: str) -> dict[str, DistillLoss]:

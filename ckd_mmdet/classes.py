@@ -25,7 +25,8 @@ class Scoring:
         return self.softmax and not self.of_images
 
     def __str__(self) -> str:
-        return (f'{self.num_classes} classes{" and background" if self.background else ""} '
+        classes = f'{self.num_classes} class{"" if self.num_classes == 1 else "es"}'
+        return (f'{classes}{" and background" if self.background else ""} '
                 f'({"softmax" if self.softmax else "sigmoid"})')
 
 
@@ -55,8 +56,10 @@ class SharedClasses:
             Shape ``(n,)``; ``len(self)`` is background, -1 to be ignored, -2 an object that the teacher has no class
             for. Soft labels ``(n, num_classes)`` become ``(n, len(self))``.
         """
+        if self.student == tuple(range(num_classes)):  # a table's copy to the device would be waited for
+            return labels if labels.ndim == 2 else labels.clamp(min=-1)
         if labels.ndim == 2:
-            return labels if self == SharedClasses.all(num_classes) else labels[:, list(self.student)]
+            return labels[:, list(self.student)]
         table = torch.full((num_classes + 2,), -2, device=labels.device)
         table[list(self.student)] = torch.arange(len(self), device=labels.device)
         table[num_classes], table[-1] = len(self), -1
@@ -84,8 +87,8 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
                              f"knows {listed(student)}; the teacher knows {listed(teacher)}. Give a dict from the "
-                             "student's names to the teacher's (to the tools, as --cfg-options "
-                             "model.teacher.class_map.OURS=THEIRS ...), or another teacher.")
+                             "student's names to the teacher's (to the tools, as `--class-map "
+                             "OURS=THEIRS ...`), or another teacher.")
     for side, names, known in (('student', class_map, student), ('teacher', class_map.values(), teacher)):
         unknown = [name for name in names if name not in known]
         if unknown:

@@ -32,18 +32,36 @@ DOWNLOADED = ('CIFAR10', 'CIFAR100', 'FashionMNIST', 'MNIST')
 
 
 def read_config(config: str | Path) -> Config:
-    """Read a config file, or a package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``, ``'ckd_mmdet::...'``."""
+    """Read a config file, or a package's: ``'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'``, ``'ckd_mmdet::...'``.
+
+    Raises:
+        ValueError: If it is no Python that runs, or a module that it imports is not there.
+    """
     name = str(config)
     try:
         with pkg_resources_explained():
             read = get_config(name) if '::' in name else Config.fromfile(name)
+    except (SyntaxError, NameError) as error:
+        at = f' (line {error.lineno})' if getattr(error, 'lineno', None) else ''
+        raise ValueError(f'{name} needs to be Python that runs: {type(error).__name__}{at}: '
+                         f'{getattr(error, "msg", error)}.') from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # of a package that is not there
         if 'mmpretrain' in str(error):
             require_mmpretrain()
+        if isinstance(error, ImportError) and '::' not in name and 'pkg_resources' not in str(error):
+            raise ValueError(f'{name} imports what is not there (in its `custom_imports`, or by itself): '
+                             f'{_root_cause(error)}; install the module, or add its folder to PYTHONPATH.') from error
         raise
     if read.get('default_scope') == 'mmpretrain':
         require_mmpretrain()
     return read
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    """MMEngine says "Failed to import ..." of the modules; what they failed of is the error's cause or context."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return error
 
 
 def open_config(config: str, options: dict | None, work_dir: str | None, launcher: str) -> Config:
@@ -147,6 +165,13 @@ def class_names(cfg: Config) -> tuple[str, ...] | None:
     """
     dataset = next(inner_datasets((cfg.get('train_dataloader') or {}).get('dataset')), {})
     return object_names(names_of(dataset, cfg))
+
+
+def stated_class_names(cfg: Config) -> tuple[str, ...] | None:
+    """As :func:`class_names`, of what the config itself says: not the names of the data set's type."""
+    dataset = next(inner_datasets((cfg.get('train_dataloader') or {}).get('dataset')), {})
+    given = {'classes': dataset.get('classes'), **(dataset.get('metainfo') or {})}
+    return class_names(cfg) if given['classes'] else None
 
 
 def names_of(dataset: dict, cfg: Config) -> dict[str, Any]:

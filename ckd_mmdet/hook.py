@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckd_mmdet import __version__
+from ckd_mmdet.checkpoints import report_fit, weights_of
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.image_check import CheckImages
@@ -154,7 +155,11 @@ class Teaching(Hook):
                 teacher_digest=self.digests, learned=self.distillation.state())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if self.distillation is None or not runner._resume:
+        if not runner._resume:
+            print_log(report_fit(_unwrap(runner.model), weights_of(checkpoint, str(runner._load_from), 'load_from')),
+                      logger='current')
+            return
+        if self.distillation is None:
             return
         if KEY not in checkpoint:
             older = any(key.startswith('distiller.') for key in checkpoint['state_dict'])

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ckd_mmdet.alignment import Alignment, kind_of
+from ckd_mmdet.alignment import Alignment, kind_of, pair_kind
 from ckd_mmdet.classes import Scoring, SharedClasses, listed, match_classes, shared_columns, shared_rows
+from ckd_mmdet.functional import class_log_odds
+from ckd_mmdet.recipes import as_commands, methods_for
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, hard
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.structures import BaseDataElement
@@ -75,9 +77,11 @@ class RowPairing(Pairing):
         for key, loss in self.alignment.losses.items():
             where = f'`alignments.{self.alignment.name}.losses.{key}`'
             if columns < loss.least_columns:
+                aligner, kind = type(self.alignment.aligner).__name__, pair_kind(self.scorings)
+                way_out = methods_for(aligner, kind, len(self.classes))
                 raise ValueError(f'{where} is a {type(loss).__name__}, which needs rows of at least '
-                                 f'{loss.least_columns} scores, and student and teacher share {columns} only; take a '
-                                 'KDLoss here.')
+                                 f'{loss.least_columns} scores ({loss.why_columns}), and student and teacher share '
+                                 f'{columns} only; take {as_commands([*way_out, "l2"])}.')
             try:
                 loss.check(len(self.classes), self.background)
             except ValueError as error:
@@ -136,9 +140,11 @@ class RowPairing(Pairing):
         """What the student (0) or the teacher (1) says of the chosen rows, by shared classes."""
         scores, scoring = (answer.student, answer.teacher)[which], self.scorings[which]
         classes = (self.classes.student, self.classes.teacher)[which]
-        logits = shared_columns(scores.take(rows), scoring, classes, self.background)
+        whole = scores.take(rows)
+        logits = shared_columns(whole, scoring, classes, self.background)
         if answer.layers is None:
-            return Side(logits)
+            mixed = kind_of(self.scorings) == 'mixed' and scoring.softmax
+            return Side(logits, log_odds=class_log_odds(whole)[:, list(classes)] if mixed else None)
         layer = answer.layers[which]
         centers = shared_rows(layer.weight, scoring, classes, self.background)
         if any(one.bias is None for one in answer.layers):  # one has none: there is nothing to compare them with
@@ -199,7 +205,7 @@ def shared_classes(where: str, teacher: FrozenTeacher, classes: Sequence[str] | 
             raise ValueError(f'`teacher.class_map` needs class names, and {whose} has none; set `metainfo.classes` of '
                              'the training data set, or take a checkpoint that mmdet wrote.')
     for side, names, count in zip(('student', 'teacher'), (classes, teacher.classes), counts, strict=True):
-        if count != len(names):
+        if count != len(names) and not (side == 'teacher' and count > len(names)):  # what has no name stays out
             raise ValueError(f'{where}: the {side} scores {count} classes, and {len(names)} have names '
                              f'({listed(names)}); set `num_classes` of its head, or the names, so that they agree.')
     return match_classes(classes, teacher.classes, teacher.class_map)

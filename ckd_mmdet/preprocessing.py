@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,14 +113,7 @@ def renormalization(student: BaseDataPreprocessor, teacher: BaseDataPreprocessor
         ValueError: If the teacher cannot be fed from the student's inputs, or would see other pixels than by its own
             preprocessor.
     """
-    settings = ours, theirs = Preprocessing.of(student), Preprocessing.of(teacher)
-    if ours.pad_size_divisor % theirs.pad_size_divisor:
-        raise ValueError(
-            f'the teacher ({name}) needs inputs padded to a multiple of {theirs.pad_size_divisor}, the '
-            f"student's are padded to {ours.pad_size_divisor}; set the student's "
-            f'`data_preprocessor.pad_size_divisor` to a multiple of both.')
-    if check:
-        _check_pixels(student, teacher, Renormalize(*settings) if ours != theirs else None, name)
+    ours, theirs = check_feeding(student, teacher, name, check)
     if loadings is not None and loadings[0] != loadings[1]:
         ours, theirs = ours.after(loadings[0]), theirs.after(loadings[1])
     if ours == theirs:
@@ -127,6 +121,32 @@ def renormalization(student: BaseDataPreprocessor, teacher: BaseDataPreprocessor
     print_log(f'The teacher ({name}) was trained on inputs with {theirs}, the student gets {ours}: its inputs are '
               'renormalised on the device.', logger='current')
     return Renormalize(ours, theirs)
+
+
+def check_feeding(student: BaseDataPreprocessor, teacher: BaseDataPreprocessor, name: str, check: bool = True,
+                  at: str = 'data_preprocessor') -> tuple[Preprocessing, Preprocessing]:
+    """What both preprocessors do, where the teacher can be fed from the student's inputs.
+
+    Args:
+        student: The student's data preprocessor.
+        teacher: The teacher's own.
+        name: The teacher's, for errors.
+        check: Whether to run both.
+        at: Where the config to be mended keeps the student's.
+
+    Raises:
+        ValueError: If the teacher cannot be fed from the student's inputs, or would see other pixels than by its own
+            preprocessor.
+    """
+    settings = ours, theirs = Preprocessing.of(student), Preprocessing.of(teacher)
+    if ours.pad_size_divisor % theirs.pad_size_divisor:
+        both = math.lcm(ours.pad_size_divisor, theirs.pad_size_divisor)
+        raise ValueError(f'the teacher ({name}) needs inputs padded to a multiple of {theirs.pad_size_divisor}, the '
+                         f"student's are padded to {ours.pad_size_divisor}; set the student's padding to a multiple of "
+                         f'both, with `--cfg-options {at}.pad_size_divisor={both}`.')
+    if check:
+        _check_pixels(student, teacher, Renormalize(*settings) if ours != theirs else None, name)
+    return settings
 
 
 def _check_pixels(student: BaseDataPreprocessor, teacher: BaseDataPreprocessor, renormalize: Renormalize | None,

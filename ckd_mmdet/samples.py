@@ -21,11 +21,13 @@ class Side:
     """That layer's weight rows, the category centres, shape ``(c, d)``."""
     biases: Tensor | None = None
     """That layer's biases, shape ``(c,)``, where it has some."""
+    log_odds: Tensor | None = None
+    """Of a softmax that is compared with sigmoids: log odds of each shared class's probability, shape ``(n, c)``."""
 
     def select(self, index: Tensor) -> Side:
         """The rows at ``index``, shape ``(m,)``."""
-        features = None if self.features is None else self.features[index]
-        return replace(self, logits=self.logits[index], features=features)
+        features, log_odds = (None if part is None else part[index] for part in (self.features, self.log_odds))
+        return replace(self, logits=self.logits[index], features=features, log_odds=log_odds)
 
     def tensors(self) -> list[Tensor]:
         """Everything that is there."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from ckd_mmdet.aligners import extract_maps
 from ckd_mmdet.checkpoints import checkpoint_classes, load_weights, read_checkpoint
-from ckd_mmdet.config import DISTILLER, class_names, read_config, student_of
+from ckd_mmdet.config import DISTILLER, class_names, read_config, stated_class_names, student_of
 from ckd_mmdet.loading import compared, pipeline_of
 from ckd_mmdet.preprocessing import Renormalize, renormalization
 from ckd_mmdet.samples import Side
@@ -57,8 +57,7 @@ class FrozenTeacher:
         load_weights(self.model, weights, self.checkpoint, self.name, 'teacher.checkpoint')
         self.model.eval()  # LAD and LD, teachers with a teacher of their own, give nothing back here
         self.model.requires_grad_(False)
-        self.classes = (checkpoint_classes(loaded, self.checkpoint, 'teacher.checkpoint')
-                        or class_names(self.config))
+        self.classes = names_of_teacher(self.config, checkpoint_classes(loaded, self.checkpoint, 'teacher.checkpoint'))
         self.renormalize: nn.Module = nn.Identity()
 
     def match_preprocessing(self, data_preprocessor: BaseDataPreprocessor,
@@ -115,6 +114,22 @@ class FrozenTeacher:
 
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self  # EMAHook copies the model: a frozen teacher needs no second copy
+
+
+def names_of_teacher(config: Config, saved: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names of a teacher's classes in the order of its scores.
+
+    What its config states goes before what its checkpoint has, where that has fewer names or others. The order of the
+    same names is the checkpoint's: a data set numbers labels by its annotations, whatever the config's order.
+
+    Args:
+        config: The teacher's.
+        saved: Names in its checkpoint.
+    """
+    stated = stated_class_names(config)
+    if stated and saved and len(stated) >= len(saved) and set(stated) != set(saved):
+        return stated
+    return saved or class_names(config)
 
 
 def read_teacher_config(config: str | Path | dict) -> Config:

@@ -1,14 +1,34 @@
 import itertools
 import sys
+import warnings
 
 # mmdet's modules, which the tests import, need this first.
 import ckd_mmdet.compat  # noqa: F401
 import pytest
+import torch
 import yapf  # noqa: F401  fills its cache before the workers start: two that fill it at once can read half of it
 
 _scopes = itertools.count()
 
 # Fixtures import what they need: mmdet's import takes seconds, and the pure tests do without.
+
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what asks for float16 under autocast on CPU where torch has bfloat16 alone there, as torch 2.1 does."""
+    if _autocasts_to_float16():
+        return
+    for item in items:
+        params = item.callspec.params if hasattr(item, 'callspec') else {}
+        if torch.float16 in params.values() and 'autocast' in item.function.__code__.co_names:
+            item.add_marker(pytest.mark.skip(reason="this torch's autocast on CPU has no float16"))
+
+
+def _autocasts_to_float16():
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that autocast is switched off instead
+        with torch.autocast('cpu', dtype=torch.float16):
+            return torch.mm(torch.ones(1, 1), torch.ones(1, 1)).dtype == torch.float16
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -22,7 +42,8 @@ def configs_are_not_laid_out():
 @pytest.fixture(scope='module', autouse=True)
 def scope(request):
     """Where MMEngine looks for names without a scope: in mmpretrain for the tests of classifiers, else in mmdet."""
-    name = 'mmpretrain' if 'classification' in request.path.parts else 'mmdet'
+    of_classifiers = 'classification' in request.path.parts or request.path.name == 'test_digits.py'
+    name = 'mmpretrain' if of_classifiers else 'mmdet'
     _set_scope(name)
     yield name
     _set_scope('mmdet')

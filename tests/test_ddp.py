@@ -24,12 +24,14 @@ def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFac
     cfg.train_cfg.val_interval = 9
     cfg.custom_hooks = [dict(type='Tell')]
     cfg.dump(work_dir / 'config.py')
+    cfg.custom_hooks = [dict(type='Tell'), dict(type='BreakTheSecondsTeacher')]
+    cfg.dump(work_dir / 'broken.py')
     model = with_maps(digit_teacher)
     model['alignments']['roi']['selector'] = dict(type='Foreground')
     model['alignments']['roi']['losses']['loss_features'] = dict(type='FeatureAlignmentLoss', expansion=1)
     learning = run_config(model, digits, work_dir, epochs=3)
     learning.randomness.diff_rank_seed = True
-    learning.merge_from_dict(dict(train_cfg=cfg.train_cfg, custom_hooks=cfg.custom_hooks))
+    learning.merge_from_dict(dict(train_cfg=cfg.train_cfg, custom_hooks=[dict(type='Tell')]))
     learning.train_cfg.max_epochs = 3
     learning.train_dataloader.dataset.pipeline.insert(
         -1, dict(type='EmptyOnTheSecond', min_gt_bbox_wh=(999, 999), keep_empty=False))
@@ -37,7 +39,7 @@ def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFac
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
          str(Path(__file__).with_name('two_processes.py')), str(work_dir / 'config.py'),
-         str(work_dir / 'learning.py'), str(work_dir)],
+         str(work_dir / 'learning.py'), str(work_dir / 'broken.py'), str(work_dir)],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
         env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
     lines = [line for line in done.stdout.splitlines() if line.startswith('TOLD ')]

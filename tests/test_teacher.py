@@ -44,6 +44,14 @@ def test_the_class_names_are_the_checkpoints(config: dict, checkpoint: str, tmp_
     assert FrozenTeacher(named, tmp_path / 'other.pth').classes == ('x', 'y', 'z')
 
 
+def test_a_checkpoint_with_code_teaches_only_where_it_is_trusted(config: dict, checkpoint: str, tmp_path: Path) -> None:
+    loaded = torch.load(checkpoint, weights_only=False)
+    torch.save({**loaded, 'author': torch.nn.Linear(1, 1)}, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='`teacher.checkpoint` needs a checkpoint without code.*`trusted=True`'):
+        FrozenTeacher(config, tmp_path / 'x.pth')
+    assert FrozenTeacher(config, tmp_path / 'x.pth', trusted=True).classes == ('cat', 'dog', 'cow')
+
+
 def test_bare_weights_and_those_of_a_parallel_model_load(config: dict, checkpoint: str, tmp_path: Path) -> None:
     weights = torch.load(checkpoint, weights_only=False)['state_dict']
     expected = FrozenTeacher(config, checkpoint).digest()

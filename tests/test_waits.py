@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ckd_mmdet.attach import distill_config
+from ckd_mmdet.auto import distill_config
 from ckd_mmdet.distillation import LOGGED
 from mmengine.config import Config
 from mmengine.logging import MessageHub

@@ -96,13 +96,12 @@ def alone(loss: DistillLoss, features: Tensor, teacher: Tensor) -> list[float]:
     return [float(value.detach()), *model.classify.weight.grad.flatten().tolist()]
 
 
-def main(config: str, learning: str, work_dir: str) -> None:
+def main(config: str, learning: str, broken: str, work_dir: str) -> None:
     for name, path, options in (('as_is', config, []), ('learned', learning, []),
                                   ('find_unused', config, ['--cfg-options', 'find_unused_parameters=True'])):
         sys.argv = [str(TRAIN), path, '--work-dir', f'{work_dir}/{name}', '--launcher', 'pytorch', *options]
         runpy.run_path(str(TRAIN), run_name='__main__')
-    sys.argv = [str(TRAIN), config, '--work-dir', f'{work_dir}/broken', '--launcher', 'pytorch', '--cfg-options',
-                "custom_hooks=[dict(type='Tell'),dict(type='BreakTheSecondsTeacher')]"]
+    sys.argv = [str(TRAIN), broken, '--work-dir', f'{work_dir}/broken', '--launcher', 'pytorch']
     try:
         runpy.run_path(str(TRAIN), run_name='__main__')
     except RuntimeError as error:

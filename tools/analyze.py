@@ -12,10 +12,11 @@ import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.lab.jobs.commands import lab_imports
 from ckd_mmdet.options import OptionsAction
 from mmengine.device import is_cuda_available
 
-with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+with lab_imports():
     from ckd_mmdet.lab.analyze.main import Settings, analyze, draw_sweep
 
 

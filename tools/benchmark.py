@@ -4,8 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
-from ckd_mmdet.lab.benchmark import PROPOSALS, Setting, benchmark, table
+import ckd_mmdet.compat  # noqa: F401
+from ckd_mmdet.lab.jobs.commands import lab_imports
 from mmengine.device import is_cuda_available
+
+with lab_imports():
+    from ckd_mmdet.lab.benchmark import PROPOSALS, Setting, benchmark, table
 
 
 def parse_args() -> tuple[Setting, argparse.Namespace]:

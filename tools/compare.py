@@ -5,20 +5,20 @@ the table and the plots of a matrix anew, from its finished runs.
 """
 
 import argparse
-import contextlib
 import sys
 import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
-from ckd_mmdet.lab.jobs.commands import told_in_one_line
+from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 from ckd_mmdet.options import OptionsAction
 
-with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
-    from ckd_mmdet.attach import METHODS
+with lab_imports():
     from ckd_mmdet.lab.compare.main import default_out, run_matrix
     from ckd_mmdet.lab.compare.plan import Settings
     from ckd_mmdet.lab.compare.report import as_shown, write_report
+    from ckd_mmdet.method_options import CLASS_MAP, read_class_map
+    from ckd_mmdet.recipes import METHODS
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,8 +39,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--keep', action='store_true', help='leave the checkpoints of finished runs too')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, default={},
                         help='override settings of every run, key=value; keys of the student: model.student...=')
+    parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
+                        help="as of tools/train.py: the teacher's class for each of the student's, or a file")
     parser.add_argument('--report', type=Path, metavar='DIR', help='train nothing, write the report of this matrix')
     args = parser.parse_args()
+    if args.class_map:
+        try:
+            args.cfg_options = {**args.cfg_options, CLASS_MAP: read_class_map(args.class_map)}
+        except ValueError as error:
+            parser.error(str(error))
     if args.report is None:
         lacking = [name for name in ('student', 'teacher', 'methods') if getattr(args, name) is None]
         if lacking:

@@ -4,16 +4,15 @@ Interrupted, it continues where it stopped.
 """
 
 import argparse
-import contextlib
 import os
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
-from ckd_mmdet.lab.demo.plan import FULL, QUICK
-from ckd_mmdet.lab.jobs.commands import told_in_one_line
+from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 
-with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+with lab_imports():
     from ckd_mmdet.lab.demo.main import run_demo
+    from ckd_mmdet.lab.demo.plan import FULL, QUICK
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ Interrupted, it continues where it stopped; more seeds may join later.
 """
 
 import argparse
-import contextlib
 import os
 import sys
 import time
@@ -12,12 +11,12 @@ import warnings
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
-from ckd_mmdet.lab.jobs.commands import told_in_one_line
-from tqdm import tqdm
+from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 
-with contextlib.redirect_stdout(None):  # onedl-mmdetection prints, twice, that an optional package is absent
+with lab_imports():
     from ckd_mmdet.lab.compare.report import as_shown
     from ckd_mmdet.lab.demo.classification import DIGITS, run_demo
+    from tqdm import tqdm
 
 
 def main() -> None:

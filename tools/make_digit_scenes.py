@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
-from ckd_mmdet.lab.datasets.digit_scenes import HARD, PLAIN, make_digit_scenes
+from ckd_mmdet.lab.jobs.commands import lab_imports
+
+with lab_imports():
+    from ckd_mmdet.lab.datasets.digit_scenes import HARD, PLAIN, make_digit_scenes
 
 DEFAULTS = {
     False: {'out': Path('data/digit_scenes'), 'size': 128, 'drawing': PLAIN},

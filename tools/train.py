@@ -3,37 +3,61 @@
 import argparse
 import os
 
-from ckd_mmdet.attach import (
-    METHODS,
-    class_map_option,
-    distill_config,
-    parse_method,
-    read_weight,
-    run_name,
-    student_options,
-)
+from ckd_mmdet.auto import distill_config, run_name
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import add_hook, check_data, open_config
 from ckd_mmdet.data_check import check_boxes
 from ckd_mmdet.labels import check_config_names
-from ckd_mmdet.options import OptionsAction, check_numbers, merge_options
+from ckd_mmdet.method_options import CLASS_MAP, parse_method, read_class_map, read_weight
+from ckd_mmdet.options import OptionsAction, check_numbers
+from ckd_mmdet.recipes import METHODS, RECIPES, SAYS
 from ckd_mmdet.saving import checkpoint_to_resume
 from ckd_mmdet.work_dir import held, is_first, refuse_a_training, remove_training
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
 from mmengine.runner import Runner
 
+OF_HEADS = dict(RoIAligner='two-stage detectors', DenseAligner='one-stage detectors with equal anchors or points',
+                QueryAligner='DETR and its like', ObjectAligner='any two detectors of these kinds',
+                NeckAligner='any two models, by feature maps', ImageAligner='classifiers of MMPretrain')
+EPILOG = '\n'.join([
+    'methods:', *(f'  {name:<9} {text}' for name, text in SAYS.items()),
+    '', 'for which heads (what is taken is printed, and why):',
+    *(f'  {text}: {", ".join(RECIPES[aligner])}' for aligner, text in OF_HEADS.items()),
+    '  one class on both sides, and a sigmoid on one: kd, or a method of feature maps',
+    '', 'selectors, of rows: All, Foreground, TeacherTopK:K, ForegroundPlus:K, Random:K, PerImageCap:K, PerLevelCap:K',
+    '', 'options of a distilled config:',
+    "  --cfg-options model.student.bbox_head.num_classes=5        the student's own config, its `model.` written",
+    '                                                             `model.student.`',
+    "  --cfg-options model.teacher.check_accuracy=False           the teacher's: class_map, check_accuracy,",
+    '                                                             check_preprocessing, trusted',
+    '  --cfg-options model.alignments.neck.aligner.resize=True    what was chosen, as it is printed',
+    '', 'examples:',
+    '  python tools/train.py mmdet::retinanet/retinanet_r18_fpn_1x_coco.py \\',
+    '      --teacher mmdet::retinanet/retinanet_r50_fpn_2x_coco.py --explain',
+    '  python tools/train.py my_faster_rcnn.py --teacher its_teacher.py --teacher-checkpoint best.pth --method kd+pkd',
+    "  python tools/train.py my_yolox.py --teacher coco_model.py --teacher-checkpoint coco.pth "
+    "--class-map light='traffic light'"])
+
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a config file, or mmdet::... and mmpretrain::... for an installed one')
     parser.add_argument('--teacher', help='distil a plain config: the config of a model that teaches it')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
     parser.add_argument('--method', help=f'how, ckd by default: {", ".join(METHODS)}, or several, ckd:0.5+pkd for '
                                          'example; none trains it alone')
-    parser.add_argument('--loss-weight', type=read_weight, help="instead of the method's own: a number, or balance:0.5")
+    parser.add_argument('--loss-weight', type=read_weight,
+                        help="instead of the method's own: a number, balance:0.5, or a schedule by epochs, "
+                             "'{value: 1, warm_up: 20}'")
     parser.add_argument('--selector', help='which rows, TeacherTopK:512 for example; several in turn joined by +')
+    parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
+                        help="the teacher's class for each of yours, light='traffic light' 3=three for example, or a "
+                             '.json or .yaml file; by default equal names are paired')
+    parser.add_argument('--explain', action='store_true',
+                        help='print what is chosen, what was refused and why, and the number of rows; train nothing')
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
     parser.add_argument('--resume', nargs='?', const='auto', help='a checkpoint, or the latest in the work dir')
     parser.add_argument('--overwrite', action='store_true',
@@ -50,7 +74,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
+    check_args(parser, args)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, and read the class map."""
     if args.amp and not is_cuda_available():
         parser.error('--amp needs a GPU, and none is here; train without it')
     if args.overwrite and args.resume:
@@ -58,16 +88,17 @@ def parse_args() -> argparse.Namespace:
     if args.resume not in (None, 'auto') and '://' not in args.resume and not os.path.isfile(args.resume):
         parser.error(f'--resume needs a checkpoint that exists, {args.resume} does not; without a name it takes the '
                      'latest in the work dir')
-    if args.method:
-        try:
+    try:
+        if args.method:
             parse_method(args.method)
-        except ValueError as error:
-            parser.error(str(error))
-    of_teacher = ('method', 'teacher_checkpoint', 'loss_weight', 'selector')
-    lonely = [f'--{name.replace("_", "-")}' for name in of_teacher if getattr(args, name) is not None]
+        if args.class_map:
+            args.class_map = read_class_map(args.class_map)
+    except ValueError as error:
+        parser.error(str(error))
+    of_teacher = ('method', 'teacher_checkpoint', 'loss_weight', 'selector', 'class_map', 'explain')
+    lonely = [f'--{name.replace("_", "-")}' for name in of_teacher if getattr(args, name)]
     if not args.teacher and args.method != 'none' and lonely:
         parser.error(f'{", ".join(lonely)} needs --teacher, the config of the detector that teaches')
-    return args
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -76,19 +107,18 @@ def read_config(args: argparse.Namespace) -> Config:
     method = args.method or 'ckd'
     # the student's own work_dir, if its config has one, would mix the runs of all methods
     work_dir = args.work_dir or os.path.join('work_dirs', run_name(args.config, method, args.teacher))
-    options = args.cfg_options or {}
-    of_student = options if method == 'none' else student_options(options)  # classes and heads, before the choice
-    student = open_config(args.config, of_student, work_dir, args.launcher)
-    cfg = distill_config(student, args.teacher, method, teacher_checkpoint=args.teacher_checkpoint,
-                         loss_weight=args.loss_weight, selector=args.selector,
-                         class_map=class_map_option(options))
-    merge_options(cfg, options)
-    return cfg
+    student = open_config(args.config, None, work_dir, args.launcher)
+    class_map = {CLASS_MAP: args.class_map} if args.class_map and method != 'none' else {}
+    return distill_config(student, args.teacher, method, teacher_checkpoint=args.teacher_checkpoint,
+                          loss_weight=args.loss_weight, selector=args.selector,
+                          options={**(args.cfg_options or {}), **class_map})
 
 
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)
+    if args.explain:
+        return
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

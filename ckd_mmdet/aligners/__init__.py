@@ -2,10 +2,10 @@
 
 from .base import Aligner
 from .dense import DenseAligner
-from .neck import NeckAligner, extract_maps, features_of, is_classifier, levels_of
+from .neck import NeckAligner, equal_strides, extract_maps, features_of, input_channels, is_classifier, levels_of
 from .objects import ObjectAligner
 from .query import QueryAligner
 from .roi import RoIAligner
 
-__all__ = ['Aligner', 'DenseAligner', 'NeckAligner', 'ObjectAligner', 'QueryAligner', 'RoIAligner', 'extract_maps',
-           'features_of', 'is_classifier', 'levels_of']
+__all__ = ['Aligner', 'DenseAligner', 'NeckAligner', 'ObjectAligner', 'QueryAligner', 'RoIAligner', 'equal_strides',
+           'extract_maps', 'features_of', 'input_channels', 'is_classifier', 'levels_of']

@@ -47,6 +47,14 @@ class Aligner(ABC):
         """
         raise NotImplementedError
 
+    def gives_labels(self, student: nn.Module) -> bool | None:
+        """Whether the student's rows have labels; ``None`` where only training shows."""
+        return 'labels' in self.provides
+
+    def rows_in_words(self, student: nn.Module) -> str:
+        """How many rows are paired, in words."""
+        return 'one an object'
+
     def too_many_rows(self, student: nn.Module) -> str:
         """Why every row would be too many, where it would; else ''."""
         return ''

@@ -12,7 +12,19 @@ from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import SIGMOID, MapRows, Ranking
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import Call, ModuleTap
-from mmdet.models.dense_heads import PAAHead, SABLRetinaHead, YOLOV3Head
+from mmdet.models.dense_heads import (
+    AutoAssignHead,
+    CenterNetUpdateHead,
+    FreeAnchorRetinaHead,
+    PAAHead,
+    PISARetinaHead,
+    SABLRetinaHead,
+    SSDHead,
+    VFNetHead,
+    YOLACTHead,
+    YOLOV3Head,
+    YOLOXHead,
+)
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -27,6 +39,9 @@ STEPS_READ = 20
 """Steps in which the host waits for that comparison."""
 REORDERED = -1
 """Instead of a number of steps: the loss takes its rows in another order."""
+WITHOUT_LABELS = (AutoAssignHead, CenterNetUpdateHead, FreeAnchorRetinaHead, PAAHead, PISARetinaHead, SSDHead,
+                  VFNetHead, YOLACTHead, YOLOV3Head, YOLOXHead)
+"""Heads of mmdet whose loss takes other rows than their maps have, or no whole numbers: docs/supported.md has why."""
 QUALITIES = ('score_factors', 'objectnesses')
 """Names of the third argument of a head's `predict_by_feat` where that is multiplied with the class scores."""
 
@@ -81,10 +96,19 @@ class DenseAligner(Aligner):
                              f"the teacher's {of_theirs}; take an ObjectAligner, or a teacher with such anchors.")
         return dense_scoring(ours), dense_scoring(theirs)
 
+    def gives_labels(self, student: nn.Module) -> bool | None:
+        head = self._head(student, 'student')
+        if isinstance(head, WITHOUT_LABELS):
+            return False
+        return True if type(head).loss_by_feat.__module__.startswith('mmdet.') else None
+
+    def rows_in_words(self, student: nn.Module) -> str:
+        rows = _number_of_rows(self._head(student, 'student'))
+        return f'{rows:,} anchors in an image of {COCO_SIZE[0]}x{COCO_SIZE[1]}' if rows else 'every anchor'
+
     def too_many_rows(self, student: nn.Module) -> str:
         head = self._head(student, 'student')
-        rows = sum(math.prod(math.ceil(side / stride) for side in COCO_SIZE) * anchors
-                   for stride, anchors in zip(_strides(head), _anchors(head), strict=True))
+        rows = _number_of_rows(head)
         size = (f': an image of {COCO_SIZE[0]}x{COCO_SIZE[1]} has {rows:,} rows here, and comparing each with each '
                 f'would take {4 * rows**2 / 2**30:,.0f} GiB' if rows else '')
         return f'every anchor of a {type(head).__name__} would be too many{size}'
@@ -155,6 +179,12 @@ def _strides(head: nn.Module) -> list[int]:
 def _anchors(head: nn.Module) -> list[int]:
     generator = getattr(head, 'prior_generator', None)
     return list(generator.num_base_priors) if generator is not None else []
+
+
+def _number_of_rows(head: nn.Module) -> int:
+    """Of an image as mmdet's COCO configs resize it; 0 where the head does not say."""
+    return sum(math.prod(math.ceil(side / stride) for side in COCO_SIZE) * anchors
+               for stride, anchors in zip(_strides(head), _anchors(head), strict=True))
 
 
 def _anchor_sizes(head: nn.Module) -> list[list[tuple[int, int]]]:

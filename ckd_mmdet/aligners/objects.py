@@ -19,9 +19,12 @@ from mmdet.models.dense_heads import (
     ATSSHead,
     AutoAssignHead,
     CenterNetUpdateHead,
+    CondInstBboxHead,
     FCOSHead,
     PAAHead,
     RepPointsHead,
+    RTMDetHead,
+    RTMDetInsHead,
     VFNetHead,
     YOLOV3Head,
     YOLOXHead,
@@ -54,6 +57,9 @@ from .roi import classify, roi_rows
 
 NO_SCORE, SURE = -30.0, 30.0
 """Logits whose probabilities are 0 and 1 in float32, nearly."""
+BOXES_OF = {PAAHead: ATSSHead,  # lets the boxes vote, and cannot do otherwise
+            RTMDetInsHead: RTMDetHead, CondInstBboxHead: FCOSHead}  # make masks too
+"""Heads with a `predict_by_feat` of their own, and those whose boxes theirs are before that."""
 LOWEST_WANTED = -5.0
 """Logit of the last row whose box is wanted; the rows before it have greater ones, up to 0."""
 
@@ -75,6 +81,7 @@ class ObjectAligner(Aligner):
       the student's head, for its own features, a few boxes and with gradient; dropout and BatchNorm rest in it;
     - a dense head gives the anchor that its own loss takes for that class and whose decoded box overlaps the object
       most. On the teacher's side this needs the head's loss, which is computed without gradient for its labels only.
+      This is done for heads that decode boxes as mmdet's usual ones, and those of RTMDet-Ins and CondInst too.
       Where a head's labels are not to be had (see :class:`DenseAligner`), all of its anchors are looked at;
     - a head of queries gives the query that it matches to the object, see :class:`QueryAligner`.
 
@@ -210,13 +217,13 @@ class DenseScorer(ObjectScorer):
     """The anchor of the object's class whose decoded box overlaps the object most."""
 
     # of these heads the class maps may be replaced: they decode every box that has a score
-    decoders = (BaseDenseHead, PAAHead, YOLOXHead, YOLOV3Head)
+    decoders = (BaseDenseHead, YOLOXHead, YOLOV3Head, *BOXES_OF)
 
     def scoring(self, side: str) -> Scoring:
         head = self.model.bbox_head
         if type(head).predict_by_feat not in [known.predict_by_feat for known in self.decoders]:
             raise ValueError(f"`ObjectAligner` does not know how the {side}'s {type(head).__name__} decodes its boxes: "
-                             'it has a `predict_by_feat` of its own; take a DenseAligner, or another detector.')
+                             'it has a `predict_by_feat` of its own; take a DenseAligner, or `--method l2`.')
         loss_cls = getattr(head, 'loss_cls', None)  # SSD has none
         if getattr(loss_cls, 'custom_cls_channels', False):
             raise ValueError(f"`ObjectAligner` needs one score a class in the {side}'s {type(head).__name__}, and its "
@@ -325,8 +332,7 @@ def _with_one_class(head: nn.Module) -> nn.Module:
     head.use_sigmoid_cls = True
     if not hasattr(head, 'loss_cls'):  # SSD has none, and BaseDenseHead looks at it
         head.loss_cls = None
-    if isinstance(head, PAAHead):  # PAA lets the boxes vote, and cannot do otherwise; before that they are ATSS's
-        head.__class__ = ATSSHead
+    head.__class__ = next((kind for of, kind in BOXES_OF.items() if isinstance(head, of)), type(head))
     return head
 
 
@@ -336,7 +342,7 @@ def _box_maps(head: nn.Module, output: Sequence, scores: list[Tensor]) -> list[l
         boxes = [level.unflatten(1, (-1, head.num_attrib))[:, :, :4] for level in output[0]]
         return [[torch.cat([box, torch.full_like(score, SURE)[:, :, None], score[:, :, None]], 2).flatten(1, 2)
                  for box, score in zip(boxes, scores, strict=True)]]
-    boxes, factors = list(output[1]), list(output[2:3])
+    boxes, factors = list(output[1]), [] if isinstance(head, RTMDetInsHead) else list(output[2:3])
     if isinstance(head, VFNetHead | RepPointsHead) and head.training:
         boxes, factors = list(output[2]), []  # the refined ones, which stand third in training only
     if isinstance(head, RepPointsHead) and head.training:
@@ -357,6 +363,8 @@ def _can_assign(head: nn.Module) -> bool:
     """Whether its loss may be asked for labels: it has what it was trained with, and needs no more than a batch."""
     # points are assigned by rules that need no `train_cfg`
     by_rule = isinstance(head, AnchorFreeHead) and not isinstance(head, RepPointsHead | VFNetHead)
+    if isinstance(head, RTMDetInsHead):
+        return False  # its loss needs masks, which the student's data may lack
     return ((by_rule or bool(head.train_cfg))
             and list(inspect.signature(head.loss).parameters) == ['x', 'batch_data_samples'])
 

@@ -95,8 +95,8 @@ def query_scoring(model: nn.Module, side: str, aligner: str) -> Scoring:
     if not isinstance(head, DETRHead):
         has = 'none' if head is None else f'a {type(head).__name__}'
         raise ValueError(f'`{aligner}` needs a {side} with queries, whose `bbox_head` is a DETRHead (DETR, '
-                         f'Conditional, DAB and Deformable DETR, DINO, DDQ); this {type(model).__name__} has {has}. '
-                         'Take an ObjectAligner, or another detector.')
+                         f'Conditional, DAB and Deformable DETR, DINO, DDQ); this {type(model).__name__} has {has}; '
+                         'take an ObjectAligner, or another detector.')
     if isinstance(head, GroundingDINOHead):
         raise ValueError(f"`{aligner}` cannot pair the {side}'s {type(model).__name__}: it scores the words of a text, "
                          'not classes; give a detector with a fixed set of classes.')

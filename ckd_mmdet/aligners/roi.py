@@ -72,6 +72,13 @@ class RoIAligner(Aligner):
                                  f'{type(layer).__name__}; take losses of logits here.')
         return Widths(*((layer.in_features,) for layer in layers))
 
+    def rows_in_words(self, student: nn.Module) -> str:
+        roi_head = student.roi_head
+        staged = isinstance(roi_head.bbox_head, nn.ModuleList)
+        config = roi_head.train_cfg[self.stage] if staged and roi_head.train_cfg else roi_head.train_cfg
+        sampler = (config or {}).get('sampler') or {}
+        return f'at most {sampler["num"]} proposals an image' if sampler.get('num') else 'every sampled proposal'
+
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[RoITape]:
         head, roi_head = self._bbox_head(student, 'student'), student.roi_head
@@ -161,7 +168,8 @@ def _extract(extractor: SingleRoIExtractor, feats: Sequence[Tensor], rois: Tenso
         return type(extractor).forward(extractor, feats, rois, roi_scale_factor)
     levels = extractor.map_roi_levels(rois, len(feats))
     order = levels.argsort(stable=True)
-    counts = levels.bincount(minlength=len(feats)).tolist()  # the wait
+    numbers = torch.arange(len(feats), device=levels.device)
+    counts = (levels[:, None] == numbers).sum(0).tolist()  # the wait; bincount would be another
     if roi_scale_factor is not None:
         rois = extractor.roi_rescale(rois, roi_scale_factor)
     parts = [layer(level, part) for layer, level, part in

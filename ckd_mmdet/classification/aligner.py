@@ -47,6 +47,9 @@ class ImageAligner(Aligner):
         return Widths(*((_last_layer(model, side).in_features,)
                         for model, side in ((student, 'student'), (teacher, 'teacher'))))
 
+    def rows_in_words(self, student: nn.Module) -> str:
+        return 'one an image'
+
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[ImageTape]:
         views = getattr(student.data_preprocessor, 'views', 1)

@@ -5,28 +5,56 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 NAME = 'mmcv._ext'
 PACKAGES = ('mmengine', 'mmcv', 'mmdet')
+DISTRIBUTIONS = {  # of each import package: that of the onedl line, and those of the official one
+    'mmengine': ('onedl-mmengine', ('mmengine', 'mmengine-lite')),
+    'mmcv': ('onedl-mmcv', ('mmcv', 'mmcv-lite', 'mmcv-full')),
+    'mmdet': ('onedl-mmdetection', ('mmdet',)),
+    'mmpretrain': ('onedl-mmpretrain', ('mmpretrain',)),
+}
 
 
 def require_openmmlab(packages: tuple[str, ...] = PACKAGES) -> None:
     """Check that OpenMMLab's packages can be imported, without importing them.
 
     Raises:
-        ImportError: If one is missing; so is one whose uninstall left a folder without code.
+        ImportError: If one is missing; so is one whose uninstall left a folder without code. Also if one is installed
+            twice, by its onedl-* and by its official distribution.
     """
+    _refuse_both_lines()
     specs = {name: importlib.util.find_spec(name) for name in packages}
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
         raise ImportError(
             f'ckd_mmdet needs {", ".join(packages)}, but {", ".join(missing)} cannot be found. '
             'Install them in one of two ways: `pip install ckd_mmdet[onedl]` (the maintained '
-            'onedl-* distributions), or the official `mmengine`, `mmcv` and `mmdet`. Never both: '
+            'onedl-* distributions), or the official `mmengine`, `mmcv` (or `mmcv-lite`) and `mmdet`. Never both: '
             'they install into the same import packages and overwrite each other.',
             name=missing[0])
+
+
+def _refuse_both_lines() -> None:
+    for package, (onedl, official) in DISTRIBUTIONS.items():
+        beside = [name for name in official if _is_installed(name)]
+        if beside and _is_installed(onedl):
+            raise ImportError(
+                f'ckd_mmdet needs one `{package}`, but {onedl} and {", ".join(beside)} are both installed: they write '
+                f'the same files, and what is there now is a mixture. Remove both, `pip uninstall {onedl} '
+                f'{" ".join(beside)}`, then install the one that your other packages are of: `pip install {onedl}` '
+                f'beside onedl-* packages, `pip install {beside[0]}` beside official ones.', name=package)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def activate() -> bool:

@@ -1,6 +1,6 @@
 """Our configs under our own name, which mmengine gives to OpenMMLab's packages only."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 NAME = 'ckd_mmdet'
@@ -21,7 +21,7 @@ def register_configs() -> None:
         Config._get_cfg_path = staticmethod(_without_our_scope(Config._get_cfg_path))
 
 
-def _without_our_scope(get_path):
+def _without_our_scope(get_path: Callable[[str, str], tuple[str, str | None]]) -> Callable:
     """mmengine's search for a ``_base_``, without a scope for ours.
 
     In all that a ``_base_`` of another package holds mmengine notes that package as the scope to build it in. Our

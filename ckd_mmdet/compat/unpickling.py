@@ -128,7 +128,7 @@ def _numpys() -> dict[str, Callable]:
 def _torchs() -> dict[str, Callable]:
     rebuild = ('_rebuild_tensor', '_rebuild_tensor_v2', '_rebuild_tensor_v3', '_rebuild_parameter',
                '_rebuild_parameter_with_state', '_rebuild_sparse_tensor', '_rebuild_qtensor',
-               '_rebuild_device_tensor_from_numpy')
+               '_rebuild_device_tensor_from_numpy', '_rebuild_meta_tensor_no_storage')
     found = {f'torch._utils.{name}': getattr(torch._utils, name) for name in rebuild if hasattr(torch._utils, name)}
     kinds = (torch.dtype, torch.layout, torch.qscheme)
     found.update({f'torch.{name}': value for name, value in vars(torch).items() if isinstance(value, kinds)})

@@ -70,6 +70,31 @@ def standardized(logits: Tensor) -> Tensor:
     return deviations / (spread + EPSILON)
 
 
+def class_log_odds(logits: Tensor) -> Tensor:
+    r"""Log odds of each class of a softmax: how its own probability would be written by a sigmoid.
+
+    .. math:: z_{ic} = \log \frac{p_{ic}}{1 - p_{ic}} = s_{ic} - \log \sum_{k \neq c} e^{s_{ik}}, \quad
+              p_i = \mathrm{softmax}(s_i)
+
+    Args:
+        logits: Raw logits, shape ``(n, c)`` with ``c`` at least 2, background among them where there is one.
+
+    Returns:
+        Shape ``(n, c)``, at least float32, with the gradient of ``logits``.
+
+    Raises:
+        ValueError: If rows have one logit only, whose probability is always 1.
+    """
+    if logits.shape[1] < 2:
+        raise ValueError(f'`class_log_odds` needs rows of at least 2 logits, got {logits.shape[1]}.')
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        # of the classes before, and of those after: memory grows with c, not with its square
+        before, after = logits.logcumsumexp(1)[:, :-1], logits.flip(1).logcumsumexp(1).flip(1)[:, 1:]
+        others = torch.cat([after[:, :1], torch.logaddexp(before[:, :-1], after[:, 1:]), before[:, -1:]], 1)
+        return logits - others
+
+
 def binary_kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
     r"""The same for heads with one sigmoid a class: the divergences of the classes' two-way distributions, summed.
 

@@ -403,7 +403,7 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
     with _with_teacher_weights(setting) as filled:
         steps = Steps(filled)
         rows, seconds = steps.count_rows(), measure_seconds(steps, setting.rounds, setting.warm_up)
-        checkpoints = measure_checkpoints(steps.distiller)
+        checkpoints = measure_checkpoints(steps.student)
         peaks = {name: measure_memory(filled, name) for name in tqdm(steps.variants, 'memory')} if memory else None
     return dict(
         setting=dataclasses.asdict(setting), rows=rows, machine=_machine(torch.device(setting.device)),

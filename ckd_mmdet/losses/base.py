@@ -35,6 +35,8 @@ class DistillLoss(nn.Module, ABC, Generic[Aligned]):
     """Kinds of heads between which it makes sense, see :class:`ckd_mmdet.samples.AlignedSamples`."""
     least_columns: int = 1
     """Fewest scores of a row that it can compare."""
+    why_columns: ClassVar[str] = ''
+    """Why, where it needs more than one."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Arguments of earlier versions, and what to write now."""
 

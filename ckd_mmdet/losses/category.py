@@ -43,7 +43,8 @@ class CategoryContrastLoss(RowLoss):
 
     requires = frozenset({'logits', 'labels', 'features', 'centers'})
     scorings = frozenset({'softmax'})
-    least_columns = 2  # one category has no other to be contrasted with
+    least_columns = 2
+    why_columns = 'one category has no other to be contrasted with'
     all_views = True
 
     def __init__(self, temperature: float = 4.0, target: str = 'samples', loss_weight: float | str | Mapping = 1.0,

@@ -44,7 +44,8 @@ class CKDLoss(RowLoss):
         ValueError: If an argument is out of its range.
     """
 
-    least_columns = 2  # one number has no direction
+    least_columns = 2
+    why_columns = 'one score has no direction'
     renamed = dict(within="write `negatives='same_image'` for within='image', nothing for 'batch'",
                    same_label="write `negatives='other_label'` for same_label='left_out', nothing for 'negative'")
 

@@ -31,7 +31,8 @@ class DISTLoss(RowLoss):
     """
 
     scorings = frozenset({'softmax'})
-    least_columns = 2  # one probability is always 1
+    least_columns = 2
+    why_columns = 'one probability is always 1'
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0,
                  loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:

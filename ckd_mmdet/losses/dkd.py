@@ -34,7 +34,8 @@ class DKDLoss(RowLoss):
 
     requires = frozenset({'logits', 'labels'})
     scorings = frozenset({'softmax'})
-    least_columns = 2  # the labelled class and another
+    least_columns = 2
+    why_columns = 'the labelled class and another'
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, standardize: bool = False,
                  loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:

@@ -15,8 +15,9 @@ from .base import RowLoss
 class KDLoss(RowLoss):
     """Divergence of each row's class distribution from the teacher's (KD, arXiv 1503.02531): the honest control.
 
-    Between heads with one sigmoid a class it is the sum of the classes' binary divergences; between a softmax and a
-    sigmoid head it is refused.
+    Between heads with one sigmoid a class it is the sum of the classes' binary divergences. So it is between a softmax
+    and a sigmoid head: each gives the probability of every shared class, the softmax among all of its classes and
+    background.
 
     Args:
         temperature: Softening of both distributions, greater than 0.
@@ -30,7 +31,6 @@ class KDLoss(RowLoss):
         ValueError: If an argument is out of its range.
     """
 
-    scorings = frozenset({'softmax', 'sigmoid'})
 
     def __init__(self, temperature: float = 1.0, standardize: bool = False,
                  loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
@@ -48,4 +48,7 @@ class KDLoss(RowLoss):
                 raise ValueError('`KDLoss` between softmax heads needs rows of at least 2 scores, got 1, whose '
                                  'probability is always 1; give models that share more classes.')
             return kd_loss(student, teacher, temperature=self.temperature, standardize=self.standardize)
+        if samples.scoring == 'mixed':
+            student, teacher = (logits if side.log_odds is None else side.log_odds
+                                for side, logits in ((samples.student, student), (samples.teacher, teacher)))
         return binary_kd_loss(student, teacher, temperature=self.temperature)

@@ -40,8 +40,8 @@ class ReviewKDLoss(MapLoss):
         parts = super().new_parts(widths)
         if len(widths.student) == 1:
             raise ValueError('`ReviewKDLoss` needs at least two levels, the finer to review the coarser, got one; '
-                             "take an L2Loss, or, of a classifier, give the student's and the teacher's backbone more "
-                             '`out_indices`.')
+                             "take an L2Loss (`--method l2`), or, of a classifier, give the student's and the "
+                             "teacher's backbone more `out_indices`.")
         return parts
 
     def projector(self, level: int, widths: Widths) -> Fusion:

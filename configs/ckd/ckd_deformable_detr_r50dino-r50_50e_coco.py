@@ -1,5 +1,5 @@
 # Not run: nobody here has COCO. CKD was not released for query heads: rows, temperature and weight are # ours.
-_base_ = ['../baselines/deformable_detr_r50_50e_coco.py', '../_base_/alignments/query_ckd.py']
+_base_ = ['mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', '../_base_/alignments/query_ckd.py']
 
 model = dict(
     _delete_=True,

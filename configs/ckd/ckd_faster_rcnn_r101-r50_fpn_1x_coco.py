@@ -1,6 +1,6 @@
 # Not run: nobody here has COCO. The released runs use CKD together with ReviewKD and another schedule (360k iterations,
 # lr 0.01); the weight 0.1, temperature 1 and all sampled RoIs are theirs.
-_base_ = ['../baselines/faster_rcnn_r50_fpn_1x_coco.py', '../_base_/alignments/roi_ckd.py']
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/alignments/roi_ckd.py']
 
 model = dict(
     _delete_=True,

@@ -1,6 +1,6 @@
 # Not run: nobody here has COCO. The last stage of a cascade teaches; weight 0.1, temperature 1 and all sampled RoIs as
 # released for two Faster R-CNNs.
-_base_ = ['../baselines/faster_rcnn_r50_fpn_1x_coco.py', '../_base_/alignments/roi_stage2_ckd.py']
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/alignments/roi_stage2_ckd.py']
 
 model = dict(
     _delete_=True,

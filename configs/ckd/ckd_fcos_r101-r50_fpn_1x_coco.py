@@ -1,5 +1,5 @@
 # Not run: nobody here has COCO. CKD was not released for dense heads: rows, temperature and weight are # ours.
-_base_ = ['../baselines/fcos_r50_fpn_1x_coco.py', '../_base_/alignments/dense_ckd.py']
+_base_ = ['mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', '../_base_/alignments/dense_ckd.py']
 
 model = dict(
     _delete_=True,

@@ -1,5 +1,5 @@
 # Not run: nobody here has COCO. CKD was not released for dense heads: rows, temperature and weight are # ours.
-_base_ = ['../baselines/retinanet_r50_fpn_1x_coco.py', '../_base_/alignments/dense_ckd.py']
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '../_base_/alignments/dense_ckd.py']
 
 model = dict(
     _delete_=True,

@@ -1,5 +1,5 @@
 # Not run: nobody here has COCO. PCKD on RoIs is ours, as its weights are.
-_base_ = ['../baselines/faster_rcnn_r50_fpn_1x_coco.py', '../_base_/alignments/roi_pckd.py']
+_base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', '../_base_/alignments/roi_pckd.py']
 
 model = dict(
     _delete_=True,

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.samples import AlignedSamples, Answer, Side
 from torch import Tensor, nn
 
@@ -77,9 +78,9 @@ def hear(aligner: Aligner, student: nn.Module, batch: dict[str, Any] | None = No
     return Heard(student, losses, tape, inputs, data_samples)
 
 
-def answered(aligner: Aligner, teacher: nn.Module, heard: Heard) -> Answer:
+def answered(aligner: Aligner, teacher: nn.Module, heard: Heard, classes: SharedClasses | None = None) -> Answer:
     feats = teacher.extract_feat(heard.inputs)  # with gradient: the aligner itself must stop it
-    return aligner.ask(teacher, feats, heard.tape, heard.data_samples)
+    return aligner.ask(teacher, feats, heard.tape, heard.data_samples, classes)
 
 
 def logits(answer: Answer) -> tuple[Tensor, Tensor]:

@@ -266,4 +266,4 @@ def test_every_anchor_is_refused_with_their_number(selector: dict | list | None)
     with pytest.raises(ValueError, match=r'`alignments.dense` needs a `selector`, every anchor of a RetinaHead would '
                                          r'be too many: an image of 800x1333 has 200,700 rows here, and comparing each '
                                          r"with each would take 150 GiB; take `selector=dict\(type='TeacherTopK', k="):
-        alignment.meet(model, model, False)
+        alignment.check(model, model)

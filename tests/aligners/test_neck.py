@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from ckd_mmdet.aligners import NeckAligner
+from ckd_mmdet.aligners import NeckAligner, input_channels
 from ckd_mmdet.aligners.neck import features_of
 from ckd_mmdet.samples import AlignedMaps, Widths
 from torch import nn
@@ -85,8 +85,9 @@ def test_a_backbone_without_a_neck_is_heard() -> None:
 
 def test_levels_of_one_stride_are_paired_by_choice() -> None:
     student, teacher = training(toy_model(toy_config('retinanet'))), toy_model(toy_config('faster_rcnn')).eval()
-    with pytest.raises(ValueError, match=r"levels have the student's strides, \[8, 16, 32, 64, 128\], got "
-                                         r'\[4, 8, 16, 32, 64\]; pair others with `levels` and `teacher_levels`, or'):
+    with pytest.raises(ValueError, match=r'the strides that the student has, \[8, 16, 32, 64, 128\], got '
+                                         r'\[4, 8, 16, 32, 64\]; pair others with `--cfg-options model.alignments.'
+                                         r'neck.aligner.levels=\[0,1,2,3\] .*teacher_levels=\[1,2,3,4\]`'):
         NeckAligner().widths(student, teacher)
     aligner = NeckAligner(levels=[0, 1, 2, 3], teacher_levels=[1, 2, 3, 4])
     assert aligner.widths(student, teacher) == Widths((16,) * 4, (16,) * 4)
@@ -131,8 +132,8 @@ def test_a_level_that_is_not_there_is_refused() -> None:
 
 
 def test_another_number_of_levels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r'as many levels of the teacher as of the student, whose strides are '
-                                         r'\[8, 16, 32, 64, 128\], got \[32\]; choose them with'):
+    with pytest.raises(ValueError, match=r'the strides that the student has, \[8, 16, 32, 64, 128\], got '
+                                         r'\[32\]; pair others with .*levels=\[2\] .*teacher_levels=\[0\]`'):
         NeckAligner().widths(toy_model(toy_config('retinanet')), toy_model(toy_config('yolof')))
 
 
@@ -156,3 +157,19 @@ def test_features_that_do_not_leave_the_neck_are_refused() -> None:
     with pytest.raises(ValueError, match='needs a student whose features leave its neck, called once; those of the '
                                          'RetinaNet do not'):
         NeckAligner().widths(model, toy_model(toy_config('retinanet')))
+
+
+class StemLast(nn.Module):
+    """Registers its blocks before the convolution that sees the image, as the zoo's ShuffleNets do."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.block = nn.Conv2d(24, 24, 3)
+        self.stem = nn.Conv2d(channels, 24, 3)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_the_image_s_channels_are_those_of_the_convolution_that_sees_it(channels: int) -> None:
+    model = nn.Module()
+    model.backbone = StemLast(channels)
+    assert input_channels(model) == channels

@@ -13,6 +13,7 @@ from ckd_mmdet.aligners.dense import class_rows
 from ckd_mmdet.aligners.objects import best_rows, decoded, scorer_of
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distilled import Distilled
+from mmdet.models.dense_heads import CondInstBboxHead, RTMDetInsSepBNHead
 from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -268,15 +269,15 @@ def test_an_object_without_a_row_is_left_out_on_both_sides(aligner: ObjectAligne
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     student, teacher = built('retinanet'), built('faster_rcnn', seed=1).eval()
     heard = hear(aligner, student)
-    way = type(heard.tape.way)
-    own = way.of_step
+    scorer = type(heard.tape.scorer)
+    own = scorer.of_step
 
     def losing_two(self: object, *args: object) -> tuple[Tensor, Tensor]:
         rows, found = own(self, *args)
         return rows, found & (torch.arange(len(found)) != 1) & (torch.arange(len(found)) != 6)
 
     whole = answered(aligner, teacher, heard)
-    monkeypatch.setattr(way, 'of_step', losing_two)
+    monkeypatch.setattr(scorer, 'of_step', losing_two)
     answer = answered(aligner, teacher, heard)
     assert len(whole.labels) == 8
     kept = torch.tensor([0, 2, 3, 4, 5, 7])
@@ -289,9 +290,8 @@ def test_an_object_without_a_row_is_left_out_on_both_sides(aligner: ObjectAligne
 @pytest.mark.parametrize('kind', ['faster_rcnn', 'retinanet', 'detr'])
 def test_a_teacher_of_other_classes_finds_the_objects_by_its_own_numbers(aligner: ObjectAligner, kind: str) -> None:
     student, teacher = built('faster_rcnn'), built(kind, seed=1, num_classes=1).eval()
-    aligner.shared = SharedClasses((2,), (0,))
     heard = hear(aligner, student)
-    answer = answered(aligner, teacher, heard)
+    answer = answered(aligner, teacher, heard, SharedClasses((2,), (0,)))
     places = of_objects(heard.data_samples)
     assert {0, 1, 2} & {label for _, label in places} > {2}
     assert answer.image_ids.tolist() == [image for image, label in places if label == 2]
@@ -325,3 +325,33 @@ def test_a_roi_head_that_needs_more_than_boxes_is_refused(aligner: ObjectAligner
     student.roi_head.__class__ = type('Sparse', (own,), dict(_bbox_forward=lambda self, x, rois, object_feats: None))
     with pytest.raises(ValueError, match=r"the teacher's Sparse for the class of a box: it needs object_feats"):
         aligner.scorings(built('retinanet'), student)
+
+
+def head_with_masks(name: str) -> nn.Module:
+    """A head that predicts boxes and masks, of two levels."""
+    torch.manual_seed(0)
+    if name == 'rtmdet_ins':
+        head = RTMDetInsSepBNHead(3, 16, feat_channels=16, stacked_convs=1, share_conv=True,
+                                  anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16]),
+                                  bbox_coder=dict(type='DistancePointBBoxCoder'), norm_cfg=dict(type='BN'))
+        for part in head.rtm_reg:
+            nn.init.constant_(part.bias, 1.0)  # all boxes have a size
+        return head.eval()
+    return CondInstBboxHead(3, 16, feat_channels=16, stacked_convs=1, strides=(8, 16), num_params=169, norm_cfg=None,
+                            regress_ranges=((-1, 64), (64, 1e8))).eval()
+
+
+@pytest.mark.parametrize('name', ['rtmdet_ins', 'condinst'])
+def test_boxes_of_heads_with_masks_are_their_points_and_distances(name: str) -> None:
+    head, feats = head_with_masks(name), [torch.randn(2, 16, 8, 8), torch.randn(2, 16, 4, 4)]
+    output = head(feats)
+    rows = class_rows(head, output)
+    metas = [dict(img_shape=(64, 64), scale_factor=(1, 1))] * 2
+    boxes = decoded(head, output, rows, torch.arange(len(rows)), metas)
+    points = [level[:, :2] for level in head.prior_generator.grid_priors([(8, 8), (4, 4)], device='cpu')]
+    expected = []
+    for level, at in zip(output[1], points, strict=True):
+        for image in level:
+            left, top, right, bottom = image.flatten(1)
+            expected.append(torch.stack([at[:, 0] - left, at[:, 1] - top, at[:, 0] + right, at[:, 1] + bottom], 1))
+    assert torch.allclose(boxes, torch.cat(expected).clamp(0, 64), atol=1e-4)

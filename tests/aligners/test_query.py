@@ -58,13 +58,14 @@ def test_a_teacher_that_is_the_student_gives_the_same_rows(aligner: QueryAligner
 def test_queries_that_ddq_drops_as_copies_of_others_are_never_matched(aligner: QueryAligner) -> None:
     student = built('ddq')
     heard = hear(aligner, student)
-    free, found = Queries.heard(heard.tape).logits(-1, heard.data_samples)
+    free, found = Queries.recorded(heard.tape).logits(-1, heard.data_samples)
     head = student.bbox_head
     masks = head.cache_dict['distinct_query_mask'][-1]  # one for each head of the attention, (N * heads, q, q)
-    queries = [Queries.heard(heard.tape)._match(-1, image, sample) for image, sample in enumerate(heard.data_samples)]
+    recorded = Queries.recorded(heard.tape)
+    queries = [recorded._match(-1, image, sample) for image, sample in enumerate(heard.data_samples)]
     for image, matched in enumerate(queries):
         masks[image * head.cache_dict['num_heads'], 0, matched[0]] = False  # the first object's
-    again = Queries.heard(heard.tape)
+    again = Queries.recorded(heard.tape)
     for image, (sample, matched) in enumerate(zip(heard.data_samples, queries, strict=True)):
         assert matched[0] >= 0 and matched[0] not in again._match(-1, image, sample)
     assert found.all() and not torch.equal(again.logits(-1, heard.data_samples)[0][0], free[0])
@@ -176,7 +177,7 @@ def test_an_object_without_a_query_is_left_out_on_both_sides() -> None:
     teacher = training(toy_model(many)).eval()
     heard = hear(aligner, student, MANY)
     answer = answered(aligner, teacher, heard)
-    queries, found = Queries.heard(heard.tape).logits(-1, heard.data_samples)
+    queries, found = Queries.recorded(heard.tape).logits(-1, heard.data_samples)
     assert answer.image_ids.tolist() == [0] * 2 + [1] * 12
     labels = torch.cat([sample.gt_instances.labels for sample in heard.data_samples])
     assert torch.equal(answer.labels, labels[found])
@@ -188,10 +189,9 @@ def test_an_object_without_a_query_is_left_out_on_both_sides() -> None:
 
 def test_objects_that_the_teacher_has_no_class_for_are_left_out_and_the_others_found_by_its_own_numbers() -> None:
     student, teacher, aligner = built('dab_detr'), built('detr', seed=1, num_classes=2).eval(), QueryAligner()
-    aligner.shared = SharedClasses((0, 2), (1, 0))
     heard = hear(aligner, student)
     labels, images = objects(heard.data_samples)
-    answer = answered(aligner, teacher, heard)
+    answer = answered(aligner, teacher, heard, SharedClasses((0, 2), (1, 0)))
     assert 1 in labels
     kept = [i for i, label in enumerate(labels) if label != 1]
     assert answer.labels.tolist() == [labels[i] for i in kept]
@@ -205,7 +205,7 @@ def test_objects_that_the_teacher_has_no_class_for_are_left_out_and_the_others_f
     expected = Queries.asked(teacher, teacher.extract_feat(heard.inputs), renumbered).logits(-1, renumbered)[0]
     ours, theirs = logits(answer)
     assert torch.equal(theirs, expected)
-    assert torch.equal(ours, Queries.heard(heard.tape).logits(-1, heard.data_samples)[0][kept])
+    assert torch.equal(ours, Queries.recorded(heard.tape).logits(-1, heard.data_samples)[0][kept])
     assert [sample.gt_instances.labels.tolist() for sample in heard.data_samples] == [labels[:3], labels[3:]]
 
 

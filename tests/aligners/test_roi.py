@@ -283,8 +283,8 @@ def test_features_with_one_wait_are_mmdets_own_to_the_last_bit(name: str, boxes:
     extractor = extractor[1] if isinstance(extractor, nn.ModuleList) else extractor
     draw = torch.Generator().manual_seed(0)
     feats = [torch.randn(2, 16, 64 // 2**i, 64 // 2**i, generator=draw, requires_grad=True) for i in range(4)]
-    corner, size = torch.rand(boxes, 2, generator=draw) * 100, 2 ** (torch.rand(boxes, 2, generator=draw) * 9)
-    rois = torch.cat([torch.randint(2, (boxes, 1), generator=draw).float(), corner, corner + size], 1)
+    corner, side = torch.rand(boxes, 2, generator=draw) * 100, 2 ** (3 + torch.rand(boxes, 1, generator=draw) * 7)
+    rois = torch.cat([torch.randint(2, (boxes, 1), generator=draw).float(), corner, corner + side], 1)
     factors = (None, 1.3) if name == 'double_head_rcnn' else (None,)
     for factor in factors:
         expected = extractor(feats, rois, factor)

@@ -117,7 +117,7 @@ BUILT = {  # what the user does, and what the message says: argument, wish, fact
         r'`alignments.roi`: the student scores 10 classes, and 2 have names .*zero.*three.*; set `num_classes`'),
     'padding differs': (lambda b: b.build(student=preprocessed(pad_size_divisor=24)),
                         r"needs inputs padded to a multiple of 32, the student's are padded to 24; set the student's "
-                        r'`data_preprocessor.pad_size_divisor`'),
+                        r'padding .* `--cfg-options data_preprocessor.pad_size_divisor=96`'),
     'unknown preprocessing': (lambda b: b.build(student=unpreprocessed()),
                               r'needs models with an `ImgDataPreprocessor`, a `DetDataPreprocessor` or a '
                               r'`ClsDataPreprocessor`, got BaseDataPreprocessor'),

@@ -258,7 +258,7 @@ def test_published_weights_are_read_as_they_are(tmp_path: Path) -> None:
 def test_it_works_without_mmpretrain_until_a_classifier_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / 'c.py').write_text("default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier')\n")
     code = ('import sys; sys.modules["mmpretrain"] = None\n'
-            'import ckd_mmdet.attach, ckd_mmdet.distilled, ckd_mmdet.hook, ckd_mmdet.classification.aligner\n'
+            'import ckd_mmdet.auto, ckd_mmdet.distilled, ckd_mmdet.hook, ckd_mmdet.classification.aligner\n'
             'from ckd_mmdet.config import read_config\n'
             f'read_config({str(tmp_path / "c.py")!r})')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)

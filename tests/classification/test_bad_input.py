@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from ckd_mmdet.attach import _recipe, choose_alignment
+from ckd_mmdet.choice import choose_alignment
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.hook import check_labels, check_schedules
 from ckd_mmdet.losses import CenterAlignmentLoss, ReviewKDLoss
@@ -153,11 +153,6 @@ def test_centers_cannot_be_balanced() -> None:
 def test_one_level_cannot_be_reviewed() -> None:
     with pytest.raises(ValueError, match='`ReviewKDLoss` needs at least two levels, .* `out_indices`'):
         ReviewKDLoss().build_parts(Widths((64,), (64,)))
-
-
-def test_pckd_on_anchors_says_why_not() -> None:
-    with pytest.raises(ValueError, match='for the rows of a DenseAligner .*it has no category centres'):
-        _recipe('pckd', 'DenseAligner')
 
 
 def test_a_shipped_config_without_mmpretrain_names_the_extra() -> None:

@@ -37,7 +37,7 @@ TRAINED: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {  # f
         [IMAGE, (1, 18, 8, 8), (1, 9, 8, 8), (2, 2, 3, 3), (2,)]),
 }
 CHOOSING: dict[str, Callable[[Tensor], list[Tensor]]] = {  # without a gradient
-    'nms': lambda boxes: list(mmcv.ops.nms(boxes, SCORES, 0.5)),
-    'softnms': lambda boxes: list(mmcv.ops.soft_nms(boxes, SCORES, 0.5)),
-    'nms_match': lambda boxes: mmcv.ops.nms_match(torch.cat((boxes, SCORES[:, None]), 1), 0.5),
+    'nms': lambda boxes: list(mmcv.ops.nms(boxes, SCORES.to(boxes.device), 0.5)),
+    'softnms': lambda boxes: list(mmcv.ops.soft_nms(boxes, SCORES.to(boxes.device), 0.5)),
+    'nms_match': lambda boxes: mmcv.ops.nms_match(torch.cat((boxes, SCORES.to(boxes.device)[:, None]), 1), 0.5),
 }

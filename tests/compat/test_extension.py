@@ -1,5 +1,6 @@
 """When the operators are put in place, when not, and what is said where they cannot help."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_a_missing_package_is_named_with_both_ways_to_install_it(package: str) -
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f'ImportError: ckd_mmdet needs mmengine, mmcv, mmdet, but {package} ')
     assert 'pip install ckd_mmdet[onedl]' in last
-    assert 'official `mmengine`, `mmcv` and `mmdet`. Never both' in last
+    assert 'official `mmengine`, `mmcv` (or `mmcv-lite`) and `mmdet`. Never both' in last
 
 
 def test_what_breaks_in_mmcv_itself_is_not_taken_for_its_operators() -> None:
@@ -103,6 +104,65 @@ def test_a_folder_left_by_an_uninstall_counts_as_missing(
     assert caught.value.name == 'mmleftover'
 
 
+@pytest.mark.parametrize(('onedl', 'official', 'package'), [
+    ('onedl_mmengine', 'mmengine', 'mmengine'), ('onedl_mmcv', 'mmcv_lite', 'mmcv'),
+    ('onedl_mmdetection', 'mmdet', 'mmdet'), ('onedl_mmpretrain', 'mmpretrain', 'mmpretrain')])
+def test_a_package_of_both_lines_is_refused_with_what_to_remove(
+        onedl: str, official: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (onedl, official):
+        folder = tmp_path / f'{name}-1.0.dist-info'
+        folder.mkdir()
+        (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    onedl, official = onedl.replace('_', '-'), official.replace('_', '-')
+    with pytest.raises(ImportError, match=f'one `{package}`.*`pip uninstall {onedl} {official}`'):
+        require_openmmlab()
+
+
+def test_an_mmengine_that_needs_pkg_resources_says_where_they_are_from(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ckd_mmdet.config import read_config
+    from mmengine import hub
+    from mmengine.config import config
+
+    def old_mmengine(package: str) -> None:
+        raise ModuleNotFoundError("No module named 'pkg_resources'", name='pkg_resources')
+
+    monkeypatch.setattr(hub.hub, 'get_installed_path', old_mmengine)
+    monkeypatch.setattr(config, 'get_installed_path', old_mmengine)
+    (tmp_path / 'users.py').write_text("_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py']\n")
+    for read, name in ((read_config, 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'),
+                       (config.Config.fromfile, tmp_path / 'users.py')):
+        with pytest.raises(ModuleNotFoundError, match='pip install "setuptools<82"'):
+            read(name)
+
+
+@pytest.mark.parametrize('missing', ['torch', 'torchvision'])
+def test_a_tool_without_torch_ends_with_a_sentence(missing: str) -> None:
+    done = run_python(f'import sys; sys.modules["{missing}"] = None\n'
+                      'import runpy; sys.argv = ["ckd_mmdet", "train", "config.py"]\n'
+                      'runpy.run_module("ckd_mmdet", run_name="__main__")')
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.strip().startswith(f'python -m ckd_mmdet train needs torch and torchvision, and {missing} ')
+
+
+def test_mmdets_own_train_tool_needs_no_compiled_operators(digits: Path, tmp_path: Path) -> None:
+    from tests.small_runs import run_config, student_config
+    tool = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim/tools/train.py'
+    cfg = run_config(student_config(), digits, tmp_path, epochs=1)
+    cfg.merge_from_dict(dict(
+        val_dataloader=None, val_cfg=None, val_evaluator=None, test_dataloader=None, test_cfg=None,
+        test_evaluator=None, train_cfg=dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2),
+        default_hooks=dict(checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False)),
+        custom_imports=dict(imports=['ckd_mmdet.compat'], allow_failed_imports=False)))
+    (tmp_path / 'users.py').write_text('\n'.join(f'{key} = {value!r}' for key, value in cfg.to_dict().items()))
+    done = run_python('import sys, runpy\n'
+                      f'sys.argv = ["train.py", {str(tmp_path / "users.py")!r}]\n'
+                      f'runpy.run_path({str(tool)!r}, run_name="__main__")')
+    assert (tmp_path / 'iter_2.pth').is_file(), done.stderr
+
+
 @served
 def test_activating_twice_keeps_the_same_module() -> None:
     before = sys.modules['mmcv._ext']
@@ -116,7 +176,8 @@ def test_an_operator_not_served_says_so_and_how_to_get_it_only_when_called() -> 
     with pytest.raises(RuntimeError, match='`box_iou_rotated` .* does not serve') as caught:
         box_iou_rotated(torch.rand(2, 5), torch.rand(2, 5))
     assert '--no-build-isolation' in str(caught.value)
-    assert 'mim install mmcv' in str(caught.value)
+    assert '"mmcv<2.2"' in str(caught.value)  # mmdet 3.3 refuses 2.2, which a bare `mmcv` would be
+    assert 'setuptools<82' in str(caught.value)
 
 
 def test_every_name_resolves_but_those_that_python_itself_asks_for() -> None:

@@ -25,7 +25,7 @@ HAS_MMPRETRAIN = find_spec('mmpretrain') is not None
 
 @pytest.fixture(scope='module', autouse=True)
 def each_file_is_read_once() -> Iterator[None]:
-    """The 300 configs share their bases, and mmengine searches all of mmdet's metafiles for each."""
+    """The configs share their bases, and mmengine searches all of mmdet's metafiles for each."""
     with pytest.MonkeyPatch.context() as patch:
         cache_files(patch)
         yield
@@ -103,13 +103,13 @@ def unknown_parts(cfg: Config, scope: str) -> list[str]:
 
 def read_as_base(name: str, folder: Path) -> Config:
     """What plain mmengine makes of a user's config that has ours as its base."""
-    file = folder / 'users.py'
+    file = folder / f'of_{name.replace("/", "_")}'  # of its own name, since each file is read once
     file.write_text(f"_base_ = ['ckd_mmdet::{name}']\n")
     return Config.fromfile(file)
 
 
 @pytest.mark.parametrize(('folder', 'scope'), [
-    ('_base_', 'mmdet'), ('baselines', 'mmdet'), ('ckd', 'mmdet'), ('pckd', 'mmdet'), ('study', 'mmdet'),
+    ('_base_', 'mmdet'), ('baselines', 'mmdet'), ('ckd', 'mmdet'), ('pckd', 'mmdet'),
     pytest.param('classification', 'mmpretrain', marks=pytest.mark.skipif(
         not HAS_MMPRETRAIN, reason='configs of classifiers need mmpretrain'))])
 def test_every_config_is_a_base_whose_parts_are_found(folder: str, scope: str, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_every_config_is_a_base_whose_parts_are_found(folder: str, scope: str, t
 
 def test_every_folder_of_configs_is_in_that_test() -> None:
     assert {path.name for path in CONFIGS.iterdir() if path.is_dir()} == {
-        '_base_', 'baselines', 'ckd', 'pckd', 'study', 'classification'}
+        '_base_', 'baselines', 'ckd', 'pckd', 'classification'}
 
 
 @pytest.mark.parametrize('name', ['baselines/faster_rcnn_r18_fpn_9e_digit_scenes.py',
@@ -128,7 +128,7 @@ def test_every_folder_of_configs_is_in_that_test() -> None:
 def test_a_config_as_a_base_is_that_config(name: str, tmp_path: Path) -> None:
     as_base = read_as_base(name, tmp_path)
     assert as_base.to_dict() == Config.fromfile(CONFIGS / name).to_dict()
-    assert read_config(tmp_path / 'users.py').to_dict() == as_base.to_dict()
+    assert read_config(tmp_path / f'of_{name.replace("/", "_")}').to_dict() == as_base.to_dict()
 
 
 def test_a_base_changed_by_its_user_keeps_its_scopes(tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_a_detectors_base_needs_no_mmpretrain(tmp_path: Path) -> None:
             'print(read_config("ckd_mmdet::" + names("baselines")[0]).default_scope)\n')
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300,
                           env=os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'})
-    assert done.stdout.splitlines() == [str([[]] * len(tried)), 'mmdet'], done.stderr
+    assert done.stdout.splitlines()[-2:] == [str([[]] * len(tried)), 'mmdet'], done.stderr

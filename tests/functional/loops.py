@@ -49,6 +49,11 @@ def binary_kd_rows(student: Tensor, teacher: Tensor, temperature: float) -> list
     return rows
 
 
+def log_odds_rows(logits: Tensor) -> list[list[float]]:
+    return [[math.log(p / sum(other for j, other in enumerate(probabilities) if j != i))
+             for i, p in enumerate(probabilities)] for probabilities in (_softmax(row, 1.0) for row in logits.tolist())]
+
+
 def standardized_rows(logits: Tensor) -> list[list[float]]:
     rows = []
     for row in logits.tolist():

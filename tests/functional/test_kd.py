@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ckd_mmdet.functional import binary_kd_loss, kd_loss, standardized
+from ckd_mmdet.functional import binary_kd_loss, class_log_odds, kd_loss, standardized
 from ckd_mmdet.functional.kd import EPSILON
 from torch import Tensor
 
-from tests.functional.loops import binary_kd_rows, kd_rows, standardized_rows
+from tests.functional.loops import binary_kd_rows, kd_rows, log_odds_rows, standardized_rows
 
 
 def random_pair(n: int = 6, c: int = 5) -> tuple[Tensor, Tensor]:
@@ -196,3 +196,37 @@ def test_no_gradient_of_the_binary_form_flows_to_the_teacher() -> None:
     student, teacher = (tensor.requires_grad_() for tensor in random_pair())
     binary_kd_loss(student, teacher).sum().backward()
     assert teacher.grad is None
+
+
+# A softmax as sigmoids
+
+
+@pytest.mark.parametrize('classes', [2, 3, 7])
+def test_log_odds_equal_the_loop(classes: int) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(5, classes, dtype=torch.float64)
+    assert class_log_odds(logits).tolist() == [pytest.approx(row, rel=1e-12) for row in log_odds_rows(logits)]
+
+
+def test_a_sigmoid_of_the_log_odds_is_the_softmax() -> None:
+    logits = torch.randn(5, 4, dtype=torch.float64)
+    assert torch.allclose(class_log_odds(logits).sigmoid(), logits.softmax(1), rtol=1e-12)
+
+
+def test_log_odds_are_finite_where_one_class_has_it_all() -> None:
+    logits = torch.tensor([[200.0, 0.0, -200.0]], requires_grad=True)
+    odds = class_log_odds(logits)
+    assert odds.tolist() == [[200.0, -200.0, -400.0]]
+    odds.sum().backward()
+    assert logits.grad.isfinite().all()
+    assert class_log_odds(logits.detach().half()).dtype == torch.float32
+
+
+def test_the_gradient_of_log_odds_is_that_of_finite_differences() -> None:
+    logits = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(class_log_odds, logits)
+
+
+def test_one_logit_has_no_odds() -> None:
+    with pytest.raises(ValueError, match='`class_log_odds` needs rows of at least 2 logits, got 1'):
+        class_log_odds(torch.zeros(3, 1))

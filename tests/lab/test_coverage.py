@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from ckd_mmdet.attach import choose_alignment
+from ckd_mmdet.choice import choose_alignment
 from ckd_mmdet.lab.coverage import (
     OUT_OF_SCOPE,
     Row,
@@ -195,7 +195,7 @@ def test_a_reason_is_one_line_without_this_machines_folders() -> None:
 
 # the page
 
-GOOD = Row('fcos', 'fcos/fcos_r50.py', 'FCOS', 'FCOSHead', 'DenseAligner', 'yes', 'equal', *['yes'] * 5)
+GOOD = Row('fcos', 'fcos/fcos_r50.py', 'FCOS', 'FCOSHead', 'DenseAligner', 'yes', 'equal', *['yes'] * 6)
 POOR = Row('paa', 'paa/paa_r50.py', 'PAA', 'PAAHead', 'DenseAligner', 'yes', labels='no', no_labels='it reorders',
            reason='identity: a|b')
 OUT = Row('glip', 'glip/glip.py', reason='words')
@@ -203,8 +203,8 @@ OUT = Row('glip', 'glip/glip.py', reason='words')
 
 def test_the_page_has_a_row_a_family_and_a_reason_for_each_that_fails() -> None:
     page = markdown([GOOD, POOR, OUT], seconds=90, jobs=2)
-    assert '| fcos | fcos_r50 | FCOS | FCOSHead | DenseAligner | equal | yes | yes | yes | yes | yes |' in page
-    assert '| paa | paa_r50 | PAA | PAAHead | DenseAligner | - | - | - | - | - | no |' in page
+    assert '| fcos | fcos_r50 | FCOS | FCOSHead | DenseAligner | equal | yes | yes | yes | yes | yes | yes |' in page
+    assert '| paa | paa_r50 | PAA | PAAHead | DenseAligner | - | - | - | - | - | - | no |' in page
     assert '## Those that fail\n\n- **paa**: identity: a\\|b' in page
     assert '## Without labels\n\n- **paa**: it reorders' in page and '## Out of scope\n\n- **glip**: words' in page
     assert '1.5 minutes (0.0 of CPU time) in 2 processes' in page and re.search(r'torch \d', page)
@@ -216,7 +216,7 @@ def test_the_summary_counts_families_and_pairs_of_classes() -> None:
                                                 'pairs of detector and head class; out of scope: 1.')
 
 
-@pytest.mark.parametrize('check', ['plain', 'identity', 'confidence', 'gradient', 'silence', 'step'])
+@pytest.mark.parametrize('check', ['plain', 'identity', 'confidence', 'gradient', 'silence', 'step', 'attach'])
 def test_a_row_passes_only_with_every_check(check: str) -> None:
     assert GOOD.passes and not Row(**{**vars(GOOD), check: ''}).passes
 

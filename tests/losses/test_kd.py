@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ckd_mmdet.functional import binary_kd_loss, kd_loss
+from ckd_mmdet.functional import binary_kd_loss, class_log_odds, kd_loss
 from ckd_mmdet.losses import KDLoss
 from ckd_mmdet.samples import AlignedSamples, Side
 
@@ -50,4 +50,17 @@ def test_standardised_logits_reach_the_formula_and_are_refused_between_sigmoid_h
     assert loss(samples) == 0.5 * expected
     assert KDLoss(2.0, loss_weight=0.5)(samples) != 0.5 * expected
     assert loss.scorings == {'softmax'}
-    assert KDLoss(2.0).scorings == {'softmax', 'sigmoid'}
+    assert KDLoss(2.0).scorings == {'softmax', 'sigmoid', 'mixed'}
+
+
+@pytest.mark.parametrize('classes', [1, 3])
+def test_between_a_softmax_and_a_sigmoid_it_compares_the_probabilities_of_each_class(classes: int) -> None:
+    torch.manual_seed(0)
+    softmax, sigmoid = torch.randn(6, classes + 1), torch.randn(6, classes)
+    odds = class_log_odds(softmax)[:, :classes]
+    assert torch.allclose(odds.sigmoid(), softmax.softmax(1)[:, :classes], atol=1e-6)
+    one, other = Side(softmax[:, :classes], log_odds=odds), Side(sigmoid)
+    assert KDLoss()(AlignedSamples(one, other, classes, scoring='mixed')) == binary_kd_loss(odds, sigmoid).mean()
+    assert KDLoss()(AlignedSamples(other, one, classes, scoring='mixed')) == binary_kd_loss(sigmoid, odds).mean()
+    # equal probabilities, written in two ways
+    assert KDLoss()(AlignedSamples(one, Side(odds), classes, scoring='mixed')) == pytest.approx(0, abs=1e-6)

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from ckd_mmdet.attach import RECIPES, distill_config
+from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.lab.analyze.data import Images, scope_of
 from ckd_mmdet.options import merge_options
 from ckd_mmdet.pairing import RowPairing
+from ckd_mmdet.recipes import RECIPES
 from ckd_mmdet.samples import AlignedSamples, Side, hard
 from ckd_mmdet.teacher import FrozenTeacher, load_weights, read_checkpoint, read_teacher_config
 from mmengine.config import Config

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.attach import METHODS, check_alignments, class_map_option, distill_config, student_options
+from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import DISTILLER, HOOK, add_hook, plain_student, read_config, student_of
 from ckd_mmdet.distilled import distil
+from ckd_mmdet.fit import check_alignments
 from ckd_mmdet.lab.compare.schedule import check_loop, keep_records, scale_epochs
 from ckd_mmdet.lab.jobs.files import digest
+from ckd_mmdet.method_options import student_options
 from ckd_mmdet.options import merge_options
+from ckd_mmdet.recipes import METHODS
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from mmengine.config import Config
 from torch import nn
@@ -151,12 +154,9 @@ def folder_name(method: str) -> str:
 
 def _attached_config(name: str, pair: Pair) -> Config:
     student = student_config(pair)
+    options = dict(pair.options) if name != ALONE else {}
     with contextlib.redirect_stdout(io.StringIO()):  # why each part was chosen stands in the config's `distillation`
-        cfg = distill_config(student, pair.teacher, name, teacher_checkpoint=pair.checkpoint,
-                             class_map=class_map_option(pair.options))
-    if name != ALONE:
-        merge_options(cfg, pair.options)
-    return cfg
+        return distill_config(student, pair.teacher, name, teacher_checkpoint=pair.checkpoint, options=options)
 
 
 def _given_config(name: str, pair: Pair) -> Config:

@@ -36,7 +36,7 @@ class Settings:
     Args:
         student: Config of a plain detector or classifier, a path or ``package::...``.
         teacher: The same of the teacher.
-        methods: Names of :data:`ckd_mmdet.attach.METHODS`, several joined by ``+``, or whole configs.
+        methods: Names of :data:`ckd_mmdet.recipes.METHODS`, several joined by ``+``, or whole configs.
         seeds: Each trains every method once.
         out: The matrix's folder.
         checkpoint: The teacher's weights; of an ``mmdet::`` config the model zoo's by default.

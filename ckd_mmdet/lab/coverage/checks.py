@@ -16,7 +16,8 @@ import ckd_mmdet.aligners  # noqa: F401  registers them
 import numpy as np
 import torch
 from ckd_mmdet.aligners import Aligner
-from ckd_mmdet.attach import Choice, choose_alignment, distill_config
+from ckd_mmdet.auto import distill_config
+from ckd_mmdet.choice import Choice, choose_alignment
 from ckd_mmdet.registry import TASK_UTILS, build_part
 from ckd_mmdet.samples import Answer
 from mmcv.cnn.bricks import DropPath
@@ -72,6 +73,8 @@ class Row:
     silence: str = ''
     step: str = ''
     """A training step with CKD."""
+    attach: str = ''
+    """The family's whole config, by ``distill_config``."""
     labels: str = ''
     no_labels: str = ''
     """Why there are none."""
@@ -82,7 +85,7 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        others = (self.plain, self.confidence, self.gradient, self.silence, self.step)
+        others = (self.plain, self.confidence, self.gradient, self.silence, self.step, self.attach)
         return bool(self.identity) and all(check == 'yes' for check in others)
 
 
@@ -128,8 +131,8 @@ def first_line(error: BaseException) -> str:
 
 def _next_check(row: Row) -> str:
     checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity',
-                  confidence='confidence', silence='silence', gradient='gradient')
-    return next((words for name, words in checks.items() if not getattr(row, name)), 'a step with CKD')
+                  confidence='confidence', silence='silence', gradient='gradient', step='a step with CKD')
+    return next((words for name, words in checks.items() if not getattr(row, name)), 'attaching')
 
 
 def _check(row: Row) -> None:
@@ -155,8 +158,33 @@ def _check(row: Row) -> None:
     gradient(student, teacher, answers)
     row.gradient = 'yes'
     row.step = distilled_step(config)
-    if row.step == KD_ONLY:
+    row.attach = attach(row.config)
+    if KD_ONLY in (row.step, row.attach):
         row.reason = 'one class, so that a row has one score and CKD no direction to compare; KDLoss passes'
+
+
+def attach(config: str) -> str:
+    """Whether a user may distil a family's whole config, with the names of its own data set and at its own size.
+
+    Args:
+        config: Its path below mmdet's configs.
+
+    Returns:
+        ``'yes'``, or :data:`KD_ONLY` where CKD makes no sense.
+
+    Raises:
+        Failed: If the command refuses both CKD and KD.
+    """
+    name, refusals = f'mmdet::{config}', []
+    with redirect_stdout(StringIO()):
+        for method, found in (('ckd', 'yes'), ('kd', KD_ONLY)):
+            try:
+                distill_config(name, name, method, teacher_checkpoint='weights.pth')
+            except ValueError as error:
+                refusals.append(error)
+            else:
+                return found
+    raise Failed(str(refusals[0])) from refusals[0]
 
 
 def _choice(student: nn.Module, teacher: nn.Module) -> Choice:
@@ -274,7 +302,7 @@ def distilled_step(config: ConfigDict) -> str:
             try:
                 method, made = 'ckd', distill_config(plain, plain, 'ckd', teacher_checkpoint=checkpoint)
             except ValueError as error:
-                if 'take a KDLoss' not in str(error):
+                if '`--method kd`' not in str(error) or 'no recipe' in str(error):
                     raise
                 method, made = 'kd', distill_config(plain, plain, 'kd', teacher_checkpoint=checkpoint)
         distilled = MODELS.build(made.model)

@@ -16,7 +16,7 @@ from .checks import Row
 from .families import OUT_OF_SCOPE
 
 COLUMNS = ('family', 'config', 'detector', 'head', 'aligner', 'identity', 'confidence', 'gradient', 'silence', 'step',
-           'labels')
+           'attach', 'labels')
 
 INTRO = """\
 # Supported detectors
@@ -35,6 +35,7 @@ convolutions are scaled up and BatchNorm takes the statistics of one batch, so t
 - **silence**: the student's losses are the same to the last bit whether it is listened to or not;
 - **step**: one training step with CKD and another teacher ends in finite losses and gradients, and leaves the teacher
   as it was;
+- **attach**: `distill_config` takes the family's whole config, with the names of its data set, and gives CKD;
 - **labels**: whether each row has a label, as some selectors want it.
 """
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from ckd_mmdet.classification import require_mmpretrain
+from ckd_mmdet.lab import require_packages
 from ckd_mmdet.registry import DATASETS
 from PIL import Image
-from sklearn.datasets import load_digits
+
+require_packages()
+from sklearn.datasets import load_digits  # noqa: E402
 
 require_mmpretrain()
 from mmpretrain.datasets import BaseDataset  # noqa: E402

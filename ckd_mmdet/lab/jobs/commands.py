@@ -5,8 +5,24 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import NoReturn
+
+from ckd_mmdet.lab import require_packages
+
+
+@contextmanager
+def lab_imports() -> Iterator[None]:
+    """Around a command's imports from the lab: leave by ``SystemExit``, without a traceback, if packages are missing.
+
+    What they print is not shown: onedl-mmdetection tells twice that an optional package is absent.
+    """
+    try:
+        require_packages()
+    except ImportError as error:
+        sys.exit(f'\n{error}')
+    with redirect_stdout(None):
+        yield
 
 
 @contextmanager

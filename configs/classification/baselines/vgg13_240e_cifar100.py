@@ -1,3 +1,4 @@
 # A teacher, not run: RepDistiller and mdistiller publish its weights, vgg13_vanilla/ckpt_epoch_240.pth.
-_base_ = ['../_base_/models/vgg13_cifar100.py', '../_base_/datasets/cifar100.py',
+_base_ = ['../_base_/models/cifar100.py', '../_base_/datasets/cifar100.py',
           '../_base_/schedules/cifar100_240e.py']
+model = dict(backbone=dict(type='ckd_mmdet.CifarVGG', depth=13), head=dict(in_channels=512))

@@ -269,7 +269,7 @@ def test_an_option_of_the_student_s_own_model_is_asked_for_by_its_name_in_a_dist
 
 
 def test_an_option_gives_the_map_of_classes_before_the_classes_are_paired() -> None:
-    by_class = {'model.teacher.class_map.one': 'two', 'model.teacher.class_map.two': 'one'}
+    by_class = {'model.teacher.class_map': dict(one='two', two='one')}
     kd = make_method('kd', pair(**by_class))
     assert kd.config.model.teacher.class_map.to_dict() == dict(one='two', two='one')
     assert 'class_map' not in make_method('none', pair(**by_class)).config.model

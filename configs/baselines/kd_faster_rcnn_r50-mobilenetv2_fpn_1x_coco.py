@@ -1,9 +1,0 @@
-# Not run: nobody here has COCO. The control: KD on the rows that CKD pairs.
-_base_ = ['./faster_rcnn_mobilenetv2_fpn_1x_coco.py', '../_base_/alignments/roi_kd.py']
-
-model = dict(
-    _delete_=True,
-    type='ckd_mmdet.Distiller',
-    student=_base_.model,
-    teacher=dict(config='mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'),  # weights from the model zoo
-    alignments=_base_.roi_kd)

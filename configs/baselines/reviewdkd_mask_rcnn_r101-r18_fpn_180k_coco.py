@@ -1,4 +1,0 @@
-# Not run: nobody here has COCO. DKD with the settings released beside CKD (alpha 1, beta 0.25, temperature 1),
-# together with ReviewKD of the weight 0.8.
-_base_ = ['./reviewkd_mask_rcnn_r101-r18_fpn_180k_coco.py', '../_base_/alignments/roi_dkd.py']
-model = dict(alignments=_base_.roi_dkd)

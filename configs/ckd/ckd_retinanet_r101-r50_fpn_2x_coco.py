@@ -1,9 +1,0 @@
-# Not run: nobody here has COCO. CKD was not released for dense heads: rows, temperature and weight are # ours.
-_base_ = ['../baselines/retinanet_r50_fpn_2x_coco.py', '../_base_/alignments/dense_ckd.py']
-
-model = dict(
-    _delete_=True,
-    type='ckd_mmdet.Distiller',
-    student=_base_.model,
-    teacher=dict(config='mmdet::retinanet/retinanet_r101_fpn_2x_coco.py'),  # weights from the model zoo
-    alignments=_base_.dense_ckd)

@@ -1,9 +1,0 @@
-_base_ = ['../baselines/retinanet_r18w16_fpn_5e_digit_scenes_hard.py', '../_base_/alignments/dense_ckd.py']
-
-model = dict(
-    _delete_=True,
-    type='ckd_mmdet.Distiller',
-    student=_base_.model,
-    teacher=dict(config='configs/baselines/retinanet_r18_fpn_5e_digit_scenes_hard.py',
-                 checkpoint='work_dirs/retinanet_r18_fpn_5e_digit_scenes_hard/epoch_5.pth'),
-    alignments=_base_.dense_ckd)  # ours: foreground anchors, weight 1

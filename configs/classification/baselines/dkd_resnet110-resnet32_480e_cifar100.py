@@ -1,9 +1,0 @@
-# DKD with its released settings for this pair, under CKD's released budget; not run.
-_base_ = ['../ckd/ckd_resnet110-resnet32_480e_cifar100.py']
-model = dict(
-    alignments=dict(
-        image=dict(
-            losses=dict(
-                _delete_=True,
-                loss_dkd=dict(type='ckd_mmdet.DKDLoss', alpha=1.0, beta=2.0, temperature=4.0,
-                              loss_weight=dict(value=1.0, warm_up=20))))))

@@ -1,0 +1,148 @@
+"""Shipped configs with random weights or none, and their trainings cut down to two steps on made data."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ckd_mmdet.compat  # noqa: F401
+import numpy as np
+import pytest
+import torch
+from ckd_mmdet.config import read_config
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
+from mmengine.registry import MODELS
+from PIL import Image
+from torch import nn
+
+
+def clear_pretrained(cfg: Any) -> None:
+    """Take back every ``init_cfg`` and ``pretrained``, which would download, in place."""
+    if isinstance(cfg, dict):
+        for key in cfg:
+            if key in ('init_cfg', 'pretrained'):
+                cfg[key] = None
+            else:
+                clear_pretrained(cfg[key])
+    elif isinstance(cfg, list | tuple):
+        for part in cfg:
+            clear_pretrained(part)
+
+
+def build(cfg: Config) -> nn.Module:
+    model = copy.deepcopy(cfg.model)
+    clear_pretrained(model)
+    if cfg.get('data_preprocessor'):
+        model.data_preprocessor = copy.deepcopy(cfg.data_preprocessor)
+    model._scope_ = cfg.get('default_scope', 'mmdet')
+    return MODELS.build(model)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Models are built without memory; their data preprocessors' few numbers are read, and stay."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (BaseDataPreprocessor, ImgDataPreprocessor, *_of_classifiers()):
+            patch.setattr(kind, '__init__', _on_cpu(kind.__init__))
+        patch.setattr(torch, 'linspace', _on_cpu(torch.linspace))  # MMPretrain's ResNet reads them too
+        with torch.device('meta'):
+            yield
+
+
+def _on_cpu(function: Any) -> Any:
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with torch.device('cpu'):
+            return function(*args, **kwargs)
+    return called
+
+
+def _of_classifiers() -> list[type]:
+    try:
+        from mmpretrain.models import ClsDataPreprocessor
+    except ImportError:
+        return []
+    return [ClsDataPreprocessor]
+
+
+class RandomTeachers:
+    """Checkpoints of models with random weights, saved once for each config and device.
+
+    Made on the device ``meta``, one is of shapes alone, and fits models on that device.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.saved = folder, {}
+
+    def __call__(self, teacher: dict) -> dict:
+        """The teacher's config with such a checkpoint."""
+        name = teacher['config']
+        key = name, str(torch.get_default_device())
+        if key not in self.saved:
+            self.saved[key] = str(self.folder / f'{len(self.saved)}.pth')
+            meta = dict(dataset_meta=CocoDataset.METAINFO) if name.endswith('coco.py') else {}
+            torch.save(dict(meta=meta, state_dict=build(read_config(name)).state_dict()), self.saved[key])
+        # without memory a tensor is rebuilt by a function that no ordinary checkpoint asks for, and no image is read
+        shapes = dict(trusted=True, check_preprocessing=False) if key[1] == 'meta' else {}
+        return {**teacher, 'checkpoint': self.saved[key], 'check_accuracy': False, **shapes}
+
+
+def write_tiny_coco(root: Path) -> None:
+    """Two noise images with three boxes each, where COCO's training set would lie."""
+    (root / 'annotations').mkdir(parents=True)
+    (root / 'train2017').mkdir()
+    rng = np.random.default_rng(0)
+    images, boxes = [], []
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(root / f'train2017/{i}.jpg')
+        images.append(dict(id=i, file_name=f'{i}.jpg', width=96, height=64))
+        for category, box in ((1, [4, 6, 40, 30]), (18, [50, 10, 30, 40]), (80, [20, 30, 24, 24])):
+            x, y, w, h = box
+            outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+            boxes.append(dict(id=len(boxes), image_id=i, category_id=category, bbox=box, area=w * h, iscrowd=0,
+                              segmentation=[outline]))
+    categories = [dict(id=i, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'], 1)]
+    coco = dict(images=images, annotations=boxes, categories=categories)
+    (root / 'annotations/instances_train2017.json').write_text(json.dumps(coco))
+
+
+def two_steps(cfg: Config, folder: Path, scenes: Path) -> Config:
+    """The training cut down to two steps of a few images: tiny COCO, two of ``scenes``, or ten handwritten digits."""
+    cfg = copy.deepcopy(cfg)
+    clear_pretrained(cfg.model)
+    loader, per_epoch = cfg.train_dataloader, 1
+    loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    if cfg.get('default_scope') == 'mmpretrain':
+        per_epoch, pack = 2, loader.dataset.pipeline[-1]
+        loader.update(batch_size=5, dataset=dict(type='ckd_mmdet.HandwrittenDigits', images_per_class=1,
+                                                 pipeline=[pack]))
+    else:
+        _small_images(cfg, folder, scenes)
+    cfg.train_cfg.update(dict(max_iters=2) if 'max_iters' in cfg.train_cfg else dict(max_epochs=2 // per_epoch))
+    for key in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg', 'test_dataloader', 'test_evaluator'):
+        cfg[key] = None
+    cfg.default_hooks.checkpoint = None
+    cfg.default_hooks.logger.interval = 1
+    cfg.update(work_dir=str(folder), experiment_name=folder.name, log_level='WARNING', randomness=dict(seed=0))
+    return cfg
+
+
+def _small_images(cfg: Config, folder: Path, scenes: Path) -> None:
+    dataset = cfg.train_dataloader.dataset
+    if 'digit_scenes' in dataset.data_root:
+        dataset.update(data_root=str(scenes), indices=2)
+    else:
+        write_tiny_coco(folder / 'coco')
+        dataset.data_root = str(folder / 'coco')
+    for step in dataset.pipeline:
+        if step.type in ('Resize', 'RandomChoiceResize'):
+            step.update(dict(scale=(96, 64)) if 'scale' in step else dict(scales=[(96, 64)]))
+        if step.type == 'RandomChoice':  # DETR's: one of two ways to resize
+            step.update(transforms=[[dict(type='Resize', scale=(96, 64), keep_ratio=True)]])
+    if 'rcnn' in cfg.model.student.get('train_cfg', {}):
+        cfg.model.student.train_cfg.rcnn.sampler.num = 32
