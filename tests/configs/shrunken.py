@@ -17,7 +17,7 @@ from ckd_mmdet.config import read_config
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 from torch import nn
 
@@ -120,7 +120,9 @@ def two_steps(cfg: Config, folder: Path, scenes: Path) -> Config:
     if cfg.get('default_scope') == 'mmpretrain':
         per_epoch, pack = 2, loader.dataset.pipeline[-1]
         loader.batch_size = 5
-        loader.dataset = dict(type='ckd_mmdet.HandwrittenDigits', images_per_class=1, pipeline=[pack])
+        names = (DATASETS.get(f'mmpretrain.{loader.dataset.type}') or DATASETS.get(loader.dataset.type)).METAINFO
+        loader.dataset = dict(type='ckd_mmdet.HandwrittenDigits', images_per_class=1, pipeline=[pack],
+                              metainfo=dict(names or {}))
     else:
         _small_images(cfg, folder, scenes)
     cfg.train_cfg.update(dict(max_iters=2) if 'max_iters' in cfg.train_cfg else dict(max_epochs=2 // per_epoch))
