@@ -146,13 +146,13 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
     pair.student.training = True  # the detector alone, not its layers: DINO has no loss otherwise
     torch.manual_seed(0)  # the sampling of RoIs draws
     found: list[tuple[AlignedSamples, Tensor | None]] = []
-    student, name = pair.student, pair.pairing.alignment.name
+    student, alignment = pair.student, pair.pairing.alignment.name
     with _at_epoch(LATE), torch.no_grad():
         for first, batch in images.batches():
             data = student.data_preprocessor(batch, training=False)
             with _rois_of(pair) as rois:
                 aligned = student.distillation.align(student, student.forward_alone, **data)
-            found.append(_labelled(aligned[name], rois, first))
+            found.append(_labelled(aligned[alignment], rois, first))
     samples = join([part for part, _ in found])
     if not len(samples):
         raise ValueError(f'{name}: none of the {len(images)} images has a row with a label; take more with '
