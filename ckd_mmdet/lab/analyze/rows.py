@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from ckd_mmdet.aligners import RoIAligner
 from ckd_mmdet.auto import distill_config
+from ckd_mmdet.checkpoints import load_weights, read_checkpoint
 from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.lab.analyze.data import Images, scope_of
@@ -20,7 +22,7 @@ from ckd_mmdet.options import merge_options
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.recipes import RECIPES
 from ckd_mmdet.samples import AlignedSamples, Side, hard
-from ckd_mmdet.teacher import FrozenTeacher, load_weights, read_checkpoint, read_teacher_config
+from ckd_mmdet.teacher import FrozenTeacher, read_teacher_config
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
@@ -217,7 +219,10 @@ def _rois_of(pair: Pair) -> Iterator[list[Tensor]]:
         yield rois
         return
     extractor = pair.student.roi_head.bbox_roi_extractor
-    extractor = extractor[pair.pairing.alignment.aligner.stage] if isinstance(extractor, nn.ModuleList) else extractor
+    if isinstance(extractor, nn.ModuleList):
+        aligner = pair.pairing.alignment.aligner
+        assert isinstance(aligner, RoIAligner)  # as `of_rois` says
+        extractor = extractor[aligner.stage]
     handle = extractor.register_forward_hook(lambda module, args, output: rois.append(args[1]))
     try:
         yield rois
