@@ -17,7 +17,7 @@ from ckd_mmdet.options import OptionsAction
 from mmengine.device import is_cuda_available
 
 with lab_imports():
-    from ckd_mmdet.lab.analyze.main import Settings, analyze, draw_sweep
+    from ckd_mmdet.lab.analyze.main import Analysis, analyze, draw_sweep
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,7 +52,7 @@ def main() -> None:
         if args.sweep:
             written = draw_sweep(args.sweep, args.out, args.metric)
         else:
-            settings = Settings(args.config, args.checkpoints, args.method_name, args.teacher, args.teacher_checkpoint,
+            settings = Analysis(args.config, args.checkpoints, args.method_name, args.teacher, args.teacher_checkpoint,
                                 args.out, args.batches, args.rows, args.examples, args.cfg_options, args.device)
             with contextlib.redirect_stdout(None):  # so do data sets, of their reading
                 written = analyze(settings, lambda text: print(text, file=sys.stderr))

@@ -308,6 +308,7 @@ def test_a_config_of_digits_takes_two_optimizer_steps(name, random_teacher, tmp_
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg', 'test_dataloader', 'test_evaluator'):
         cfg[key] = None
     cfg.default_hooks.checkpoint = None
+    cfg.default_hooks.logger.interval = 1
     cfg.update(work_dir=str(tmp_path), experiment_name=tmp_path.name, log_level='WARNING')
 
     steps = train(cfg)

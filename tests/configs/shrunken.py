@@ -17,7 +17,7 @@ from ckd_mmdet.config import read_config
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor, ImgDataPreprocessor
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from PIL import Image
 from torch import nn
 
@@ -119,8 +119,10 @@ def two_steps(cfg: Config, folder: Path, scenes: Path) -> Config:
     loader.update(batch_size=2, num_workers=0, persistent_workers=False)
     if cfg.get('default_scope') == 'mmpretrain':
         per_epoch, pack = 2, loader.dataset.pipeline[-1]
-        loader.update(batch_size=5, dataset=dict(type='ckd_mmdet.HandwrittenDigits', images_per_class=1,
-                                                 pipeline=[pack]))
+        loader.batch_size = 5
+        names = (DATASETS.get(f'mmpretrain.{loader.dataset.type}') or DATASETS.get(loader.dataset.type)).METAINFO
+        loader.dataset = dict(type='ckd_mmdet.HandwrittenDigits', images_per_class=1, pipeline=[pack],
+                              metainfo=dict(names or {}))
     else:
         _small_images(cfg, folder, scenes)
     cfg.train_cfg.update(dict(max_iters=2) if 'max_iters' in cfg.train_cfg else dict(max_epochs=2 // per_epoch))
@@ -143,6 +145,7 @@ def _small_images(cfg: Config, folder: Path, scenes: Path) -> None:
         if step.type in ('Resize', 'RandomChoiceResize'):
             step.update(dict(scale=(96, 64)) if 'scale' in step else dict(scales=[(96, 64)]))
         if step.type == 'RandomChoice':  # DETR's: one of two ways to resize
-            step.update(transforms=[[dict(type='Resize', scale=(96, 64), keep_ratio=True)]])
+            # large enough for DINO's 900 queries
+            step.update(transforms=[[dict(type='Resize', scale=(480, 320), keep_ratio=True)]])
     if 'rcnn' in cfg.model.student.get('train_cfg', {}):
         cfg.model.student.train_cfg.rcnn.sampler.num = 32

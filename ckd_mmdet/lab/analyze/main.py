@@ -17,7 +17,7 @@ from ckd_mmdet.lab.analyze.data import Images, choose_images
 from ckd_mmdet.lab.analyze.difficulty import Example, difficulties, strips
 from ckd_mmdet.lab.analyze.embedding import embed_all
 from ckd_mmdet.lab.analyze.matrices import KINDS, differences, matrix, size_of
-from ckd_mmdet.lab.analyze.rows import Pair, Rows, listen, make_pair, names_of, open_student
+from ckd_mmdet.lab.analyze.rows import Rows, Taught, listen, make_pair, names_of, open_student
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.jobs.files import write_whole
 
@@ -26,7 +26,7 @@ DECILES = [round(0.1 * i, 1) for i in range(11)]
 
 
 @dataclass(frozen=True)
-class Settings:
+class Analysis:
     """What the user asked for.
 
     Args:
@@ -80,7 +80,7 @@ class Settings:
         return self.out or Path('work_dirs') / f'analyze_{Path(self.config.rpartition("::")[2]).stem}'
 
 
-def analyze(settings: Settings, say: Callable[[str], None] = lambda text: None) -> list[Path]:
+def analyze(settings: Analysis, say: Callable[[str], None] = lambda text: None) -> list[Path]:
     """Draw the heat maps, the t-SNE and the examples of all students, and write their numbers beside them.
 
     Args:
@@ -156,7 +156,7 @@ def draw_sweep(folders: Sequence[Path], out: Path | None = None, metric: str | N
     return _write(out or folders[0], files)
 
 
-def _matrices(settings: Settings, pair: Pair, images: Images, rows: Sequence[Rows], classes: Sequence[str],
+def _matrices(settings: Analysis, pair: Taught, images: Images, rows: Sequence[Rows], classes: Sequence[str],
               say: Callable[[str], None]) -> tuple[dict, dict]:
     files: dict[str, bytes] = {}
     numbers = {}
@@ -170,7 +170,7 @@ def _matrices(settings: Settings, pair: Pair, images: Images, rows: Sequence[Row
     return files, dict(matrices=numbers)
 
 
-def _embeddings(settings: Settings, pair: Pair, images: Images, rows: Sequence[Rows], classes: Sequence[str],
+def _embeddings(settings: Analysis, pair: Taught, images: Images, rows: Sequence[Rows], classes: Sequence[str],
                 say: Callable[[str], None]) -> tuple[dict, dict]:
     say('t-SNE')
     found = embed_all(list(rows), settings.rows)
@@ -180,7 +180,7 @@ def _embeddings(settings: Settings, pair: Pair, images: Images, rows: Sequence[R
     return ({'features.png': pictures.scatter(found, classes, rows[0].samples.num_classes)}, dict(features=numbers))
 
 
-def _examples(settings: Settings, pair: Pair, images: Images, rows: Sequence[Rows], classes: Sequence[str],
+def _examples(settings: Analysis, pair: Taught, images: Images, rows: Sequence[Rows], classes: Sequence[str],
               say: Callable[[str], None]) -> tuple[dict, dict]:
     if not (pair.of_images or all(one.boxes is not None for one in rows)):
         kind = type(pair.pairing.alignment.aligner).__name__

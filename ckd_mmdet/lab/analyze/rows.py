@@ -55,7 +55,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Taught:
     """Student and teacher, built and paired; the student's weights come with each checkpoint."""
 
     student: Distilled
@@ -102,7 +102,7 @@ def open_student(config: str, options: Mapping[str, Any] | None = None) -> tuple
 
 
 def make_pair(student: Config, teacher: str | dict | None, checkpoint: str | None,
-              class_map: str | Mapping[str, str] | None = None, device: str = 'cpu') -> Pair:
+              class_map: str | Mapping[str, str] | None = None, device: str = 'cpu') -> Taught:
     """Build student and teacher with the aligner that fits them, every row of it, of dense heads the teacher's best.
 
     Args:
@@ -130,11 +130,11 @@ def make_pair(student: Config, teacher: str | dict | None, checkpoint: str | Non
         distilled.data_preprocessor.views = 1  # validation images come in their plain view only
     distillation = distilled.distillation
     distillation.pair(distilled, class_names(student))
-    return Pair(distilled, distillation.teachers[None], list(distillation.pairings.values())[-1],
+    return Taught(distilled, distillation.teachers[None], list(distillation.pairings.values())[-1],
                 cfg.distillation.aligner[0])
 
 
-def listen(pair: Pair, name: str, checkpoint: str, images: Images) -> Rows:
+def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
     """Load the student's weights, and let both speak of the images; always the same rows for the same weights.
 
     Their layers are in evaluation mode. RoIs are those that *this* student proposes and samples, with a fixed seed:
@@ -212,7 +212,7 @@ def _at_epoch(epoch: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _rois_of(pair: Pair) -> Iterator[list[Tensor]]:
+def _rois_of(pair: Taught) -> Iterator[list[Tensor]]:
     """The RoIs of each call of the student's extractor."""
     rois: list[Tensor] = []
     if not pair.of_rois:

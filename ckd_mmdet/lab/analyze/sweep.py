@@ -34,7 +34,7 @@ SCHEDULE = ('optim_wrapper', 'param_scheduler')
 
 
 @dataclass(frozen=True)
-class Method:
+class Swept:
     """A method of a matrix, taken apart."""
 
     name: str
@@ -74,7 +74,7 @@ def find_curves(matrices: Sequence[tuple[Path, Found]]) -> list[Curve]:
         Curves of two points or more, by argument in the order of :data:`SWEPT`; a method may be in several.
     """
     methods = [method for folder, found in matrices for method in take_apart(folder, found)]
-    curves: dict[tuple[str, str], list[Method]] = {}
+    curves: dict[tuple[str, str], list[Swept]] = {}
     for method in methods:
         for key in method.numbers:
             others = {str(name): value for name, value in method.numbers.items() if name != key}
@@ -90,7 +90,7 @@ def find_curves(matrices: Sequence[tuple[Path, Found]]) -> list[Curve]:
     return _distinct(found_curves)
 
 
-def take_apart(folder: Path, found: Found) -> list[Method]:
+def take_apart(folder: Path, found: Found) -> list[Swept]:
     """The methods of a matrix that have a finished run."""
     last = found.values[found.values['last']]
     methods = []
@@ -114,7 +114,7 @@ def take_apart(folder: Path, found: Found) -> list[Method]:
             numbers[BATCH, ''] = batch
         values = last[last['method'] == name].set_index('seed')['value']
         matrix = {key: found.matrix[key]['digest'] for key in ('teacher', 'teacher_checkpoint')}
-        methods.append(Method(name, '+'.join(dict.fromkeys(losses)) or ALONE, numbers,
+        methods.append(Swept(name, '+'.join(dict.fromkeys(losses)) or ALONE, numbers,
                               dict(model=model, train_cfg=cfg.get('train_cfg'), matrix=matrix,
                                    **{key: cfg.get(key) for key in SCHEDULE}), values))
     return methods
@@ -138,7 +138,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _points(group: Sequence[Method], key: tuple[str, str]) -> list[Point]:
+def _points(group: Sequence[Swept], key: tuple[str, str]) -> list[Point]:
     by_x: dict[float, Point] = {}
     for method in group:
         x = method.numbers[key]
@@ -149,7 +149,7 @@ def _points(group: Sequence[Method], key: tuple[str, str]) -> list[Point]:
     return [by_x[x] for x in sorted(by_x)]
 
 
-def _distinct(curves: Sequence[tuple[tuple[str, str], Method, Curve]]) -> list[Curve]:
+def _distinct(curves: Sequence[tuple[tuple[str, str], Swept, Curve]]) -> list[Curve]:
     """Curves of equal names in one picture get what else tells them apart."""
     named = []
     for key, method, curve in curves:

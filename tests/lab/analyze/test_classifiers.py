@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from ckd_mmdet.lab.analyze.data import choose_images
-from ckd_mmdet.lab.analyze.main import Settings, analyze
+from ckd_mmdet.lab.analyze.main import Analysis, analyze
 from ckd_mmdet.lab.analyze.rows import listen, make_pair, open_student
 from mmengine.config import Config
 
@@ -35,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(folder: Path, out: Path, student: str = 'student') -> Settings:
-    return Settings(str(folder / f'{student}.py'), [str(folder / f'{student}.pth')], ['kd'],
+def settings(folder: Path, out: Path, student: str = 'student') -> Analysis:
+    return Analysis(str(folder / f'{student}.py'), [str(folder / f'{student}.pth')], ['kd'],
                     str(folder / 'teacher.py'), str(folder / 'teacher.pth'), out, batches=3, examples=4)
 
 

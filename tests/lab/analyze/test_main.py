@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from ckd_mmdet.lab.analyze.data import choose_images
-from ckd_mmdet.lab.analyze.main import Settings, analyze
-from ckd_mmdet.lab.analyze.rows import LATE, Pair, Rows, listen, load_student, make_pair, names_of, open_student
+from ckd_mmdet.lab.analyze.main import Analysis, analyze
+from ckd_mmdet.lab.analyze.rows import LATE, Rows, Taught, listen, load_student, make_pair, names_of, open_student
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
@@ -33,15 +33,15 @@ def folder(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathF
     return folder
 
 
-def settings(folder: Path, *students: str, config: str = 'student', **changes: Any) -> Settings:
+def settings(folder: Path, *students: str, config: str = 'student', **changes: Any) -> Analysis:
     teacher = {} if 'teacher' in changes else dict(teacher=str(folder / 'teacher.py'),
                                                    teacher_checkpoint=str(folder / 'teacher.pth'))
     changes.setdefault('out', folder / 'out')
-    return Settings(str(folder / f'{config}.py'), [str(folder / f'{name}.pth') for name in students or ('none',)],
+    return Analysis(str(folder / f'{config}.py'), [str(folder / f'{name}.pth') for name in students or ('none',)],
                     **{'batches': 5, 'rows': 60, 'examples': 3, **teacher, **changes})
 
 
-def pair_of(folder: Path, student: str = 'student', teacher: str = 'teacher') -> tuple[Pair, Config]:
+def pair_of(folder: Path, student: str = 'student', teacher: str = 'teacher') -> tuple[Taught, Config]:
     cfg, _ = open_student(str(folder / f'{student}.py'))
     return make_pair(cfg, str(folder / f'{teacher}.py'), str(folder / f'{teacher}.pth')), cfg
 

@@ -12,3 +12,5 @@ model = dict(data_preprocessor=data_preprocessor, backbone=dict(init_cfg=None, f
 del stage
 metainfo = dict(classes=('car', 'person', 'sign', 'light', 'dog'))
 train_dataloader = dict(dataset=dict(metainfo=metainfo))
+val_dataloader = dict(dataset=dict(metainfo=metainfo))
+test_dataloader = val_dataloader
