@@ -46,11 +46,13 @@ class Rows:
     @property
     def labels(self) -> np.ndarray:
         """Shape ``(n,)``; the number of classes is background."""
+        assert self.samples.labels is not None  # rows without are refused
         return self.samples.labels.numpy()
 
     @property
     def images(self) -> np.ndarray:
         """Which of the images each row is of, shape ``(n,)``."""
+        assert self.samples.image_ids is not None  # every aligner gives them
         return self.samples.image_ids.numpy()
 
 
@@ -148,13 +150,15 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
     pair.student.training = True  # the detector alone, not its layers: DINO has no loss otherwise
     torch.manual_seed(0)  # the sampling of RoIs draws
     found: list[tuple[AlignedSamples, Tensor | None]] = []
-    student, name = pair.student, pair.pairing.alignment.name
+    student = pair.student
     with _at_epoch(LATE), torch.no_grad():
         for first, batch in images.batches():
             data = student.data_preprocessor(batch, training=False)
             with _rois_of(pair) as rois:
                 aligned = student.distillation.align(student, student.forward_alone, **data)
-            found.append(_labelled(aligned[name], rois, first))
+            rows = aligned[pair.pairing.alignment.name]
+            assert isinstance(rows, AlignedSamples)  # as a RowPairing gives
+            found.append(_labelled(rows, rois, first))
     samples = join([part for part, _ in found])
     if not len(samples):
         raise ValueError(f'{name}: none of the {len(images)} images has a row with a label; take more with '
@@ -166,7 +170,8 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
 def join(parts: Sequence[AlignedSamples]) -> AlignedSamples:
     """All rows of the batches, one after the other."""
     def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
-        return None if any(tensor is None for tensor in tensors) else torch.cat(list(tensors))
+        there = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(there) if len(there) == len(tensors) else None
 
     sides = [replace(getattr(parts[0], side), logits=torch.cat([getattr(part, side).logits for part in parts]),
                      features=joined([getattr(part, side).features for part in parts]))
@@ -221,7 +226,7 @@ def _rois_of(pair: Taught) -> Iterator[list[Tensor]]:
     extractor = pair.student.roi_head.bbox_roi_extractor
     if isinstance(extractor, nn.ModuleList):
         aligner = pair.pairing.alignment.aligner
-        assert isinstance(aligner, RoIAligner)  # as `of_rois` says
+        assert isinstance(aligner, RoIAligner) and aligner.stage is not None  # as `of_rois` says
         extractor = extractor[aligner.stage]
     handle = extractor.register_forward_hook(lambda module, args, output: rois.append(args[1]))
     try:
@@ -234,12 +239,12 @@ def _labelled(samples: AlignedSamples, rois: Sequence[Tensor], first: int) -> tu
     """The rows with a label, on the CPU, and their boxes where these are known."""
     if samples.labels is None:
         raise RuntimeError('analysing needs labels, and this student gives none for its rows; take another detector.')
-    samples = replace(samples, labels=hard(samples.labels))
+    labels = hard(samples.labels)
     boxes = next((one[:, 1:5].detach().cpu() for one in reversed(rois) if len(one) == len(samples)), None)
-    kept = (samples.labels >= 0).nonzero().squeeze(1)
+    kept = (labels >= 0).nonzero().squeeze(1)
     samples = samples.select(kept)
     return replace(samples, student=_at_rest(samples.student), teacher=_at_rest(samples.teacher),
-                   labels=samples.labels.cpu(), views=None,
+                   labels=labels[kept].cpu(), views=None,
                    image_ids=None if samples.image_ids is None else samples.image_ids.cpu() + first
                    ), None if boxes is None else boxes[kept.cpu()]
 
