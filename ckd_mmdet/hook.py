@@ -240,9 +240,9 @@ def _log_classes(distillation: Distillation, classes: Sequence[str | None] | Non
         teacher = distillation.teachers[pairing.alignment.teacher]
         if teacher.class_map is None or not isinstance(pairing, RowPairing) or teacher.name in said:
             continue
-        if classes is None or teacher.classes is None:  # of a head that knows one class only
-            continue
         taught = teacher.classes
+        if classes is None or taught is None or len(classes) != pairing.scorings[0].num_classes:
+            continue  # an RPN's one class has none of these names
         said.add(teacher.name)
         shared = pairing.classes
         pairs = ', '.join(str(classes[ours]) if classes[ours] == taught[theirs]
