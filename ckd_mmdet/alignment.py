@@ -52,7 +52,8 @@ class Alignment:
 
     def _check_parts(self) -> None:
         provides = self.aligner.provides | {'confidence'}
-        for part in (*self.losses.values(), self.selector):
+        parts: list[DistillLoss | Selector] = [*self.losses.values(), self.selector]
+        for part in parts:
             lacking = part.requires - provides
             if lacking:
                 why = ''.join(f' ({reason})' for what, reason in self.aligner.lacks.items() if what in lacking)
@@ -62,7 +63,8 @@ class Alignment:
 
     def needing(self, *what: str) -> list[str]:
         """Selector and losses that need one of these, by the names of their classes."""
-        return [type(part).__name__ for part in (self.selector, *self.losses.values()) if part.requires & set(what)]
+        parts: list[DistillLoss | Selector] = [self.selector, *self.losses.values()]
+        return [type(part).__name__ for part in parts if part.requires & set(what)]
 
     def check(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring] | None:
         """How the two models score a row, ``None`` of maps; untrained models will do.
@@ -136,7 +138,7 @@ class Alignment:
         found = agreement(plain.student.logits, plain.teacher.logits)
         if plain.student.logits.shape[1] == 1:  # of one score there is no direction, and no other that could win
             return dict(rows=found['rows'], **of_losses)
-        accuracy = {} if plain.labels is None else dict(teacher_accuracy=_accuracy(plain))
+        accuracy = {} if plain.labels is None else dict(teacher_accuracy=_accuracy(plain, hard(plain.labels)))
         return {**found, **accuracy, **of_losses}
 
 
@@ -189,9 +191,8 @@ def _selector(cfg: dict | list[dict] | None, where: str) -> Selector:
     return build_part(TASK_UTILS, cfg, Selector, where)
 
 
-def _accuracy(aligned: AlignedSamples) -> Tensor:
+def _accuracy(aligned: AlignedSamples, labels: Tensor) -> Tensor:
     """Share of the foreground rows whose label is the teacher's greatest score; 0 without foreground."""
-    labels = hard(aligned.labels)
     foreground = is_foreground(labels, aligned.num_classes)
     found = aligned.teacher.logits.argmax(1) == labels
     return (found & foreground).sum() / foreground.sum().clamp(min=1)

@@ -9,7 +9,7 @@ import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from ckd_mmdet.config import as_names
 from mmengine.dataset import BaseDataset
@@ -66,9 +66,11 @@ def is_lvis(kind: type) -> bool:
     return any(one.__name__.startswith('LVIS') for one in kind.__mro__)
 
 
-def is_coco(kind: type | None) -> bool:
+def is_coco(kind: type | None) -> TypeGuard[type]:
     """Whether a class of data sets takes the categories of a COCO JSON that ``metainfo.classes`` names."""
-    known = [one.__name__ for one in getattr(kind, '__mro__', ())]
+    if kind is None:
+        return False
+    known = [one.__name__ for one in kind.__mro__]
     return bool({'CocoDataset', 'BaseVideoDataset'} & set(known)) and not is_lvis(kind)
 
 
@@ -88,7 +90,7 @@ def categories_in(path: str, known: tuple[int, ...] = ()) -> list[dict]:
     return _categories(path, os.stat(path).st_mtime_ns, known)
 
 
-def things(dataset: Any, names: Sequence[str | None]) -> Sequence[str | None]:
+def things(dataset: Any, names: tuple[str | None, ...]) -> tuple[str | None, ...]:
     """Names of the labels that a box can have, of a panoptic data set only the things.
 
     Args:
@@ -143,7 +145,7 @@ def _names_in_xml(dataset: Any) -> Iterator[str]:
         file = next((path for folder in folders if os.path.isfile(path := os.path.join(folder, f'{image}.xml'))),
                     os.path.join(folders[0], f'{image}.xml'))
         with get_local_path(file, backend_args=dataset.backend_args) as path:
-            yield from (name.text for name in ElementTree.parse(path).findall('object/name'))
+            yield from (name.text for name in ElementTree.parse(path).findall('object/name') if name.text)
 
 
 @lru_cache(maxsize=16)
@@ -155,8 +157,8 @@ def _categories(path: str, changed: int, known: tuple[int, ...]) -> list[dict]:
             found = _list_at(text, end + len(b'"categories"'))
             if _are_categories(found, known):
                 return found
-    with open(path, encoding='utf-8') as file:
-        return json.load(file)['categories']
+    with open(path, encoding='utf-8') as whole:
+        return json.load(whole)['categories']
 
 
 def _list_at(text: mmap.mmap, start: int) -> Any:

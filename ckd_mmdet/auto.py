@@ -149,6 +149,7 @@ def _recipe(method: str, aligner: str, choice: Choice) -> Recipe:
         return RECIPES[aligner][method]
     needed = frozenset().union(*(MODELS.get(loss['type']).requires for loss in METHODS[method].values()))
     why = ''.join(f' ({reason})' for what, reason in TASK_UTILS.get(aligner).lacks.items() if what in needed)
+    assert choice.scorings is not None  # of maps every method has a recipe
     fit = methods_for(aligner, pair_kind(choice.scorings), min(one.num_classes for one in choice.scorings))
     raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner}{why}; take '
                      f'{as_commands([*fit, "l2"])}.')

@@ -142,8 +142,8 @@ def own_names(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tens
         plain = OrderedDict((name, value) for name, value in plain.items() if not name.startswith('teacher.'))
     metadata = getattr(weights, '_metadata', None)
     if metadata is not None:  # by it, torch knows which version of a module wrote them
-        plain._metadata = OrderedDict((_plain_name(f'{key}.', children)[:-1], value)
-                                      for key, value in metadata.items())
+        plain._metadata = OrderedDict(  # type: ignore[attr-defined]
+            (_plain_name(f'{key}.', children)[:-1], value) for key, value in metadata.items())
     return plain
 
 

@@ -66,7 +66,7 @@ class SharedClasses:
         return table[labels.clamp(min=-1)]
 
 
-def match_classes(student: Sequence[str], teacher: Sequence[str],
+def match_classes(student: Sequence[str | None], teacher: Sequence[str],
                   class_map: str | Mapping[str, str]) -> SharedClasses:
     """Pair the student's classes with the teacher's.
 
@@ -83,7 +83,7 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
         if class_map != 'name':
             raise ValueError(f"`teacher.class_map` needs to be 'name' or a dict from the student's names to the "
                              f"teacher's, got {class_map!r}.")
-        class_map = {name: name for name in student if name in teacher}
+        class_map = {name: name for name in student if name is not None and name in teacher}
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
                              f"knows {listed(student)}; the teacher knows {listed(teacher)}. Give a dict from the "
@@ -104,7 +104,8 @@ def match_classes(student: Sequence[str], teacher: Sequence[str],
     if len(set(class_map.values())) < len(class_map):
         raise ValueError("`teacher.class_map` needs another class of the teacher for each of the student's, got "
                          f'{dict(class_map)}.')
-    shared = [(i, teacher.index(class_map[name])) for i, name in enumerate(student) if name in class_map]
+    shared = [(i, teacher.index(class_map[name])) for i, name in enumerate(student)
+              if name is not None and name in class_map]
     return SharedClasses(*map(tuple, zip(*shared, strict=True)))
 
 
@@ -150,7 +151,7 @@ def shared_rows(table: Tensor, scoring: Scoring, classes: tuple[int, ...], backg
     return table if rows == list(range(len(table))) else table[rows]
 
 
-def listed(names: Iterable[str], most: int = 12) -> str:
+def listed(names: Iterable[str | None], most: int = 12) -> str:
     """Names in quotation marks, of many the first ones and how many there are."""
     shown = [repr(name) for name in names]
     return ', '.join(shown[:most]) + (f', ... ({len(shown)} in all)' if len(shown) > most else '')

@@ -15,7 +15,7 @@ import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
 from ckd_mmdet.compat.hub import pkg_resources_explained
 from ckd_mmdet.options import merge_options
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
@@ -42,7 +42,8 @@ def read_config(config: str | Path) -> Config:
         with pkg_resources_explained():
             read = get_config(name) if '::' in name else Config.fromfile(name)
     except (SyntaxError, NameError) as error:
-        at = f' (line {error.lineno})' if getattr(error, 'lineno', None) else ''
+        line = getattr(error, 'lineno', None)
+        at = f' (line {line})' if line else ''
         raise ValueError(f'{name} needs to be Python that runs: {type(error).__name__}{at}: '
                          f'{getattr(error, "msg", error)}.') from error
     except (AssertionError, ImportError, RuntimeError, ValueError) as error:  # of a package that is not there
@@ -143,7 +144,7 @@ def plain_student(cfg: Config) -> None:
     cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if hook.get('type') != HOOK]
 
 
-def student_of(distiller: dict) -> dict:
+def student_of(distiller: ConfigDict) -> ConfigDict:
     """Config of the student within a Distiller's, with the preprocessing that the Distiller would give it."""
     student = distiller['student']
     if distiller.get('data_preprocessor'):
@@ -217,15 +218,16 @@ def as_names(value: object) -> tuple[str, ...] | None:
     Raises:
         ValueError: If it is anything else.
     """
+    if value is None:
+        return None
     if isinstance(value, str):
         value = [value]
-    if value is None or isinstance(value, list | tuple) and not value:
-        return None
-    odd = [name for name in value if not isinstance(name, str)] if isinstance(value, list | tuple) else [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError(f'`classes` needs names, as a list of text, got {value!r}.')
+    odd = [name for name in value if not isinstance(name, str)]
     if odd:
-        raise ValueError(f'`classes` needs names, as a list of text, got {odd[0]!r}'
-                         + (f' in {list(value)!r:.200}.' if isinstance(value, list | tuple) else '.'))
-    return tuple(map(str, value))
+        raise ValueError(f'`classes` needs names, as a list of text, got {odd[0]!r} in {list(value)!r:.200}.')
+    return tuple(map(str, value)) or None
 
 
 def _from_file(value: object) -> object:

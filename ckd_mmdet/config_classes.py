@@ -45,7 +45,8 @@ def pair_classes(student: Config, teacher: Config, scorings: tuple[Scoring, Scor
     same = ours == theirs or not (ours and theirs)
     if counts == (1, 1) or class_map is None and same and counts[0] == counts[1]:
         named = ours is not None and counts != (1, 1) or len(ours or ()) == 1
-        return ClassPairing(None, None, _the_same(len(ours)) if named else f'{counts[0]} on both sides, without names')
+        how = _the_same(len(ours or ())) if named else f'{counts[0]} on both sides, without names'
+        return ClassPairing(None, None, how)
     class_map = class_map or 'name'
     class_map = class_map if isinstance(class_map, str) else dict(class_map)
     how = 'by name' if class_map == 'name' else 'by `class_map`'

@@ -18,6 +18,7 @@ from ckd_mmdet.samples import AlignedMaps, AlignedSamples
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.logging import MessageHub, print_log
+from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class Distillation:
         return {f'{name}.{key}': loss for name, alignment in self.alignments.items()
                 for key, loss in alignment.losses.items()}
 
-    def pair(self, student: nn.Module, classes: Sequence[str] | None) -> None:
+    def pair(self, student: nn.Module, classes: Sequence[str | None] | None) -> None:
         """Pair the student with its teachers, once the names of its classes are known.
 
         Args:
@@ -64,7 +65,7 @@ class Distillation:
                            if isinstance(pairing, RowPairing) and self._teacher_of(name).check_accuracy}
         self.pairings = pairings
 
-    def step(self, student: nn.Module, forward: Callable[..., dict], inputs: Tensor,
+    def step(self, student: BaseModel, forward: Callable[..., dict], inputs: Tensor,
              data_samples: Sequence[BaseDataElement] | None) -> dict[str, Any]:
         """Losses of a batch: the student's own, and beside them ``<alignment>.<loss>``.
 
@@ -175,7 +176,7 @@ class Distillation:
         return student.training and bool(weights) and (logged and self._measures_gradients or any(
             weight.is_measuring and not weight.has_ended(epoch) for weight in weights))
 
-    def _balance(self, student: nn.Module, task: dict[str, Any], found: Mapping[str, Any],
+    def _balance(self, student: BaseModel, task: dict[str, Any], found: Mapping[str, Any],
                  features: Sequence[Tensor], epoch: int) -> dict[str, Any]:
         """Measured ratios, and the losses whose weight they change."""
         going_on = self._going_on(epoch)
@@ -195,7 +196,7 @@ class Distillation:
                 changed[name] = balanced(parts[name], found[name], ratio, epoch, name)
         return changed
 
-    def _ratios(self, student: nn.Module, task: dict[str, Any], losses: dict[str, Tensor], features: Sequence[Tensor],
+    def _ratios(self, student: BaseModel, task: dict[str, Any], losses: dict[str, Tensor], features: Sequence[Tensor],
                 balances: Sequence[str]) -> dict[str, float]:
         try:
             return gradient_ratios(student.parse_losses(task)[0], losses, features)

@@ -20,9 +20,9 @@ PARTS = 'ckd_mmdet'
 """Name of what distillation learns, among the student's modules."""
 
 
-@MODELS.register_module(name='Distiller')
+@MODELS.register_module(name='Distiller')  # type: ignore[untyped-decorator]  # MMEngine's
 def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, dict] | None = None,
-           data_preprocessor: dict | nn.Module | None = None) -> nn.Module:
+           data_preprocessor: dict | nn.Module | None = None) -> BaseModel:
     """Build a student that learns from a teacher too.
 
     What is built *is* the student: a ``FasterRCNN`` stays one, its class becomes ``Distilled[FasterRCNN]``, see
@@ -53,7 +53,7 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     model = ROOT_MODELS.build(student)
     parts = {name: build_alignment(name, cfg) for name, cfg in (alignments or {}).items()} if teacher else {}
     _check_views(model.data_preprocessor, parts)
-    if not parts:
+    if teacher is None or not parts:
         return model
     teachers = build_teachers(teacher, parts)
     for one in teachers.values():
@@ -124,24 +124,25 @@ class LearnedParts(nn.ModuleList):
 
     def __init__(self, alignments: Mapping[str, Alignment]) -> None:
         super().__init__(loss.parts for alignment in alignments.values() for loss in alignment.losses.values())
-        self._register_state_dict_hook(_leave_out)
-        self.register_load_state_dict_post_hook(_do_not_miss)
+        self._register_state_dict_hook(_leave_out)  # type: ignore[no-untyped-call]  # torch's, as the next
+        self.register_load_state_dict_post_hook(_do_not_miss)  # type: ignore[no-untyped-call]
 
 
-def become_distilled(model: nn.Module, distillation: Distillation) -> nn.Module:
+def become_distilled(model: BaseModel, distillation: Distillation) -> BaseModel:
     """Give a student its distillation; the model stays the same object."""
     model.add_module(PARTS, LearnedParts(distillation.alignments))
-    model.__class__ = _distilled(type(model))
+    kind: type = type(model)
+    model.__class__ = _distilled(kind)
     model.distillation = distillation
     return model
 
 
 @cache
-def _distilled(kind: type[nn.Module]) -> type[nn.Module]:
+def _distilled(kind: type) -> type[Distilled]:
     return type(f'Distilled[{kind.__name__}]', (Distilled, kind), dict(__module__=__name__, __doc__=Distilled.__doc__))
 
 
-def _blank(kind: type[nn.Module]) -> nn.Module:
+def _blank(kind: type) -> Distilled:
     """An empty object for ``pickle`` and ``deepcopy``, which look a class up by its name and fill it afterwards."""
     distilled = _distilled(kind)
     return distilled.__new__(distilled)

@@ -67,7 +67,7 @@ def write_student(state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], out
         (key, value.detach().cpu() if isinstance(value, Tensor) else value)
         for key, value in state_dict.items() if not key.startswith(LEARNED))
     if hasattr(state_dict, '_metadata'):
-        weights._metadata = state_dict._metadata
+        weights._metadata = state_dict._metadata  # type: ignore[attr-defined]  # where torch keeps it
     for key, value in weights.items():
         if isinstance(value, Tensor) and not torch.isfinite(value).all():
             raise ValueError(f'a student needs finite weights, {key!r} has NaN or infinite values: the training '

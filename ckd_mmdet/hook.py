@@ -21,10 +21,9 @@ from ckd_mmdet.student_export import StudentExport
 from ckd_mmdet.text import plain
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import nn
 from torch.utils.data import DataLoader
 
 JUDGED_EVERY = 10
@@ -193,14 +192,15 @@ class Guard(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: dict | None = None) -> None:
-        total = (outputs or {}).get('loss')
+        losses = outputs or {}
+        total = losses.get('loss')
         if total is None or math.isfinite(total):  # the logger reads it too
             self.bad = []
             return
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, AmpOptimWrapper) and wrapper.loss_scaler.get_scale() > 1:
             return
-        self.bad.append(next((key for key, value in outputs.items()
+        self.bad.append(next((key for key, value in losses.items()
                               if key != 'loss' and 'loss' in key and not math.isfinite(value)), 'loss'))
         if len(self.bad) >= self.patience:
             raise RuntimeError(
@@ -210,7 +210,7 @@ class Guard(Hook):
                 'before it are whole.')
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def _unwrap(model: BaseModel) -> BaseModel:
     return model.module if is_model_wrapper(model) else model
 
 
@@ -232,7 +232,7 @@ def check_schedules(distillation: Distillation, runner: Runner) -> None:
             raise ValueError(f'`{name}` has a `preview` that grows by epochs, {way_out} leave it out.')
 
 
-def _log_classes(distillation: Distillation, classes: Sequence[str] | None) -> None:
+def _log_classes(distillation: Distillation, classes: Sequence[str | None] | None) -> None:
     """Say which classes each teacher with a ``class_map`` shares."""
     assert distillation.pairings is not None
     said = set()
@@ -240,10 +240,13 @@ def _log_classes(distillation: Distillation, classes: Sequence[str] | None) -> N
         teacher = distillation.teachers[pairing.alignment.teacher]
         if teacher.class_map is None or not isinstance(pairing, RowPairing) or teacher.name in said:
             continue
+        taught = teacher.classes
+        if classes is None or taught is None or len(classes) != pairing.scorings[0].num_classes:
+            continue  # an RPN's one class has none of these names
         said.add(teacher.name)
         shared = pairing.classes
-        pairs = ', '.join(classes[ours] if classes[ours] == teacher.classes[theirs]
-                          else f'{classes[ours]} (as {teacher.classes[theirs]})'
+        pairs = ', '.join(str(classes[ours]) if classes[ours] == taught[theirs]
+                          else f'{classes[ours]} (as {taught[theirs]})'
                           for ours, theirs in zip(shared.student, shared.teacher, strict=True))
         print_log(plain(f'The teacher ({teacher.name}) knows {len(shared)} of the {len(classes)} classes: {pairs}.'),
                   logger='current')

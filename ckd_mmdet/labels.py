@@ -46,21 +46,21 @@ def label_names(dataset: Any) -> tuple[str | None, ...] | None:
     Raises:
         ValueError: If the data sets within a wrapper number their labels differently.
     """
-    merged: tuple[str | None, ...] | None = None
+    merged: tuple[str | None, ...] = ()
     named: list[Any] = []
     for leaf in leaves(dataset):
         names = numbered_names(leaf)
         if names is None:
             continue
-        differing = _difference(merged or (), names)
+        differing = _difference(merged, names)
         if differing is not None:
             first = next(other for other in named if len(numbered_names(other) or ()) > differing)
             raise ValueError(f'the data sets that are joined need labels of the same meaning; label {differing} is '
                              f'{merged[differing]!r} in {_called(first)} and {names[differing]!r} in {_called(leaf)}. '
                              f'{NUMBERED}: bring the `categories` of both files into the same order.')
         named.append(leaf)
-        merged = names if merged is None else merged + names[len(merged):]
-    return merged
+        merged += names[len(merged):]
+    return merged if named else None
 
 
 def check_label_names(dataset: Any, *, allow_missing: bool = False) -> LabelNames:
@@ -147,18 +147,18 @@ def set_true_names(dataset: Any, names: Sequence[str | None]) -> None:
         dataset: A built data set, or a wrapper of some.
         names: Of label 0, 1, ..., as :func:`check_label_names` gives them.
     """
-    names = tuple(f'label {label}' if name is None else name for label, name in enumerate(names))
+    classes = tuple(f'label {label}' if name is None else name for label, name in enumerate(names))
     metas = getattr(dataset, '_metainfo', {})
     for meta in metas if isinstance(metas, list) else [metas]:
         given, palette = as_names(meta.get('classes')), meta.get('palette')
-        if isinstance(palette, list | tuple) and given and sorted(given) == sorted(names):
+        if isinstance(palette, list | tuple) and given and sorted(given) == sorted(classes):
             colours = dict(zip(given, palette, strict=False))
             if len(colours) == len(given):
-                meta['palette'] = [colours[name] for name in names]
-        if given != names or isinstance(meta.get('classes'), str):
-            meta['classes'] = names
+                meta['palette'] = [colours[name] for name in classes]
+        if given != classes or isinstance(meta.get('classes'), str):
+            meta['classes'] = classes
     for inner in _wrapped(dataset):
-        set_true_names(inner, names)
+        set_true_names(inner, classes)
 
 
 def settle_label_names(runner: Runner, *, allow_missing: bool = False) -> LabelNames:
@@ -213,7 +213,8 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
     given, found = given_names(dataset), numbered_names(dataset)
     if found is None or given is None:
         return LabelNames(found, found)
-    whose, missing = f'`metainfo.classes` of {_called(dataset)}', ()
+    whose = f'`metainfo.classes` of {_called(dataset)}'
+    missing: tuple[str, ...] = ()
     if not hasattr(dataset, 'label_id_mapping'):  # Open Images puts its file's names there by itself
         if len(found) > len(given):
             raise ValueError(f'{whose} needs a name for each of the {len(found)} labels that the annotations number '
@@ -248,7 +249,7 @@ def _missing(dataset: Any, given: Sequence[str], found: Sequence[str | None]) ->
     return tuple(name for name in given if name not in found)
 
 
-def _refusal(whose: str, missing: Sequence[str], vocabulary: Iterable[str]) -> str:
+def _refusal(whose: str, missing: Sequence[str], vocabulary: Iterable[str | None]) -> str:
     folded = {str(name).strip().casefold(): str(name) for name in vocabulary}
     told = []
     for name in missing[:MOST]:

@@ -53,7 +53,9 @@ class MapPairing(Pairing):
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: Any, data_samples: Sequence[BaseDataElement]
             ) -> tuple[AlignedMaps, Mapping[str, Tensor]]:
-        return self.alignment.aligner.ask(teacher, feats, tape, data_samples, None), {}
+        maps = self.alignment.aligner.ask(teacher, feats, tape, data_samples, None)
+        assert isinstance(maps, AlignedMaps)  # as the aligner's `provides` says
+        return maps, {}
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class RowPairing(Pairing):
             ) -> tuple[AlignedSamples, Mapping[str, Tensor]]:
         same = self.classes == SharedClasses.all(self.scorings[1].num_classes)
         answer = self.alignment.aligner.ask(teacher, feats, tape, data_samples, None if same else self.classes)
+        assert isinstance(answer, Answer)  # as the aligner's `provides` says
         return self.choose(answer), answer.faults
 
     def choose(self, answer: Answer) -> AlignedSamples:
@@ -133,6 +136,7 @@ class RowPairing(Pairing):
         background. A mixed image counts where the teacher knows all that is in it.
         """
         if labels is None:
+            assert answer.image_ids is not None  # every aligner gives them
             return torch.ones_like(answer.image_ids, dtype=torch.bool)
         return labels >= 0 if labels.ndim == 1 else labels.sum(1) > 1 - 1e-3
 
@@ -145,9 +149,9 @@ class RowPairing(Pairing):
         if answer.layers is None:
             mixed = kind_of(self.scorings) == 'mixed' and scoring.softmax
             return Side(logits, log_odds=class_log_odds(whole)[:, list(classes)] if mixed else None)
-        layer = answer.layers[which]
+        layer, other = answer.layers[which], answer.layers[1 - which]
         centers = shared_rows(layer.weight, scoring, classes, self.background)
-        if any(one.bias is None for one in answer.layers):  # one has none: there is nothing to compare them with
+        if layer.bias is None or other.bias is None:  # one has none: there is nothing to compare them with
             return Side(logits, layer.features[rows], centers)
         return Side(logits, layer.features[rows], centers, shared_rows(layer.bias, scoring, classes, self.background))
 
@@ -165,7 +169,8 @@ class RowPairing(Pairing):
                                'of the heads gives other scores than its last layer; take losses of logits here')
 
 
-def pair(alignment: Alignment, student: nn.Module, teacher: FrozenTeacher, classes: Sequence[str] | None) -> Pairing:
+def pair(alignment: Alignment, student: nn.Module, teacher: FrozenTeacher, classes: Sequence[str | None] | None
+         ) -> Pairing:
     """Pair two models.
 
     Args:
@@ -185,7 +190,7 @@ def pair(alignment: Alignment, student: nn.Module, teacher: FrozenTeacher, class
     return RowPairing(alignment, scorings, shared)
 
 
-def shared_classes(where: str, teacher: FrozenTeacher, classes: Sequence[str] | None,
+def shared_classes(where: str, teacher: FrozenTeacher, classes: Sequence[str | None] | None,
                    scorings: tuple[Scoring, Scoring]) -> SharedClasses:
     """The classes that student and teacher share: the same ones, or those that ``teacher.class_map`` pairs.
 
@@ -200,10 +205,10 @@ def shared_classes(where: str, teacher: FrozenTeacher, classes: Sequence[str] | 
         check_counts(where, scorings)
         _check_same(teacher, classes)
         return SharedClasses.all(counts[0])
-    for names, whose in ((classes, "the data set's `metainfo`"), (teacher.classes, f'the teacher ({teacher.name})')):
-        if names is None:
-            raise ValueError(f'`teacher.class_map` needs class names, and {whose} has none; set `metainfo.classes` of '
-                             'the training data set, or take a checkpoint that mmdet wrote.')
+    if classes is None or teacher.classes is None:
+        whose = "the data set's `metainfo`" if classes is None else f'the teacher ({teacher.name})'
+        raise ValueError(f'`teacher.class_map` needs class names, and {whose} has none; set `metainfo.classes` of '
+                         'the training data set, or take a checkpoint that mmdet wrote.')
     for side, names, count in zip(('student', 'teacher'), (classes, teacher.classes), counts, strict=True):
         if count != len(names) and not (side == 'teacher' and count > len(names)):  # what has no name stays out
             raise ValueError(f'{where}: the {side} scores {count} classes, and {len(names)} have names '
@@ -220,7 +225,7 @@ def check_counts(where: str, scorings: tuple[Scoring, Scoring]) -> None:
                          'on the same categories.')
 
 
-def _check_same(teacher: FrozenTeacher, classes: Sequence[str] | None) -> None:
+def _check_same(teacher: FrozenTeacher, classes: Sequence[str | None] | None) -> None:
     taught = teacher.classes
     if classes is None or taught is None or tuple(classes) == taught:
         return

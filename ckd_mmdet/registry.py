@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import ckd_mmdet.compat  # noqa: F401  first: mmdet's modules need its operators
@@ -49,7 +50,7 @@ def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
     return build(found, {key: value for key, value in cfg.items() if key != 'type'}, where)
 
 
-def build(kind: type, arguments: dict, where: str) -> Any:
+def build(kind: type, arguments: Mapping[str, Any], where: str) -> Any:
     """Call ``kind(**arguments)``.
 
     Raises:

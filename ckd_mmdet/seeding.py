@@ -14,7 +14,7 @@ import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import TASK_UTILS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
@@ -68,6 +68,7 @@ class ExactResume(Hook):
                          outputs: dict | None = None) -> None:
         if get_world_size() > 1 and self.end_of_epoch(runner.train_dataloader, batch_idx):
             # here, since only the main process reaches before_save_checkpoint
+            assert self.state is not None  # since before_train
             self.gathered = all_gather_object(self.state.state_dict())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -112,7 +113,7 @@ def seed_epoch(loader: DataLoader, seed: int, epoch: int, rank: int) -> None:
     loader.worker_init_fn = _StartWorker(start, workers)
     loader._iterator = None  # persistent workers end here, or they would keep their states
     for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
-        if hasattr(sampler, 'seed'):
+        if sampler is not None and hasattr(sampler, 'seed'):
             sampler.seed = seed  # built before `--resume` brought the run's seed back
 
 
@@ -265,5 +266,5 @@ def _holds_iterator(value: Any) -> bool:
     return isinstance(value, Iterator)
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
+def _unwrap(model: BaseModel) -> BaseModel:
     return model.module if is_model_wrapper(model) else model

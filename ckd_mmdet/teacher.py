@@ -73,9 +73,8 @@ class FrozenTeacher:
         """
         loadings = None
         if student_config is not None and self.check_preprocessing:
-            configs = (student_config, self.config)
-            loadings = compared(*map(pipeline_of, configs),
-                                tuple(config.get('default_scope') or 'mmdet' for config in configs))
+            ours, theirs = (config.get('default_scope') or 'mmdet' for config in (student_config, self.config))
+            loadings = compared(pipeline_of(student_config), pipeline_of(self.config), (ours, theirs))
         renormalize = renormalization(data_preprocessor, self.model.data_preprocessor, self.name, loadings,
                                       self.check_preprocessing)
         device = next((weight.device for weight in self.model.parameters()), torch.device('cpu'))

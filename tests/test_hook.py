@@ -5,8 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ckd_mmdet.alignment import build_alignment
+from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distillation import LOGGED
-from ckd_mmdet.hook import JUDGED_EVERY, DistillHook, Guard, Teaching
+from ckd_mmdet.hook import JUDGED_EVERY, DistillHook, Guard, Teaching, _log_classes
+from ckd_mmdet.pairing import RowPairing
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import MessageHub
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -50,6 +53,21 @@ def test_every_stage_that_a_part_uses_is_passed_on() -> None:
         for name in stages:
             if getattr(type(part), name) is not getattr(Hook, name):
                 assert getattr(DistillHook, name) is not getattr(Hook, name), f'{type(part).__name__}.{name}'
+
+
+@pytest.mark.parametrize(('scored', 'names', 'said'), [
+    (3, ('cat', 'dog', 'cow'), ['The teacher (big) knows 1 of the 3 classes: cat.']),
+    (1, ('cat', 'dog', 'cow'), []), (1, None, [])])
+def test_the_log_names_shared_classes_and_none_for_the_one_class_of_an_rpn(
+        scored: int, names: tuple | None, said: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr('ckd_mmdet.hook.print_log', lambda text, logger: heard.append(text))
+    scoring = Scoring(num_classes=scored, softmax=False)
+    alignment = build_alignment('rows', dict(aligner=dict(type='DenseAligner'), losses=dict(loss=dict(type='KDLoss'))))
+    pairing = RowPairing(alignment, (scoring, scoring), SharedClasses((0,), (0,)))
+    teacher = SimpleNamespace(name='big', class_map='name', classes=('cat', 'crow', 'bee'))
+    _log_classes(SimpleNamespace(pairings=dict(rows=pairing), teachers={None: teacher}), names)
+    assert heard == said
 
 
 # a loss that is not finite

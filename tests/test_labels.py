@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ckd_mmdet.annotations import names_in
 from ckd_mmdet.config import as_names, class_names, object_names
 from ckd_mmdet.labels import (
     check_config_names,
@@ -299,6 +300,12 @@ def test_all_names_in_upper_case_are_refused(tmp_path: Path) -> None:
 def test_all_objects_of_a_pascal_voc_whose_names_differ_in_case_are_missed_aloud(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'three' \(they have 'Three'\)"):
         check_label_names(voc(tmp_path, GIVEN, ('Zero', 'Three', 'Seven')))
+
+
+def test_an_object_of_pascal_voc_without_a_name_adds_none(tmp_path: Path) -> None:
+    dataset = voc(tmp_path)
+    write(tmp_path / 'Annotations/1.xml', voc_xml().replace('<name>three</name>', '<name/>'))
+    assert names_in(dataset) == tuple(name for name in FILE_ORDER if name != 'three')
 
 
 def test_a_name_far_from_all_is_refused_with_those_that_there_are(tmp_path: Path) -> None:

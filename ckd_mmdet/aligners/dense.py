@@ -26,6 +26,7 @@ from mmdet.models.dense_heads import (
     YOLOXHead,
 )
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -97,7 +98,7 @@ class DenseAligner(Aligner):
         return dense_scoring(ours), dense_scoring(theirs)
 
     def gives_labels(self, student: nn.Module) -> bool | None:
-        head = self._head(student, 'student')
+        head: BaseModule = self._head(student, 'student')
         if isinstance(head, WITHOUT_LABELS):
             return False
         return True if type(head).loss_by_feat.__module__.startswith('mmdet.') else None
@@ -252,7 +253,7 @@ def loss_labels(tape: DenseTape, rows: MapRows,
     if not called:
         return None, f'its {head} calls no module `loss_cls`', {}
     calls, name = [call for tap in called for call in tap.calls], ' and '.join(tap.name for tap in called)
-    reordered = None, f'its {head} reorders its rows before `loss_cls`, or leaves some out', {}
+    reordered: tuple[None, str, dict] = None, f'its {head} reorders its rows before `loss_cls`, or leaves some out', {}
     differs = _differs([call.arg(0, 'pred', 'cls_score') for call in calls], rows)
     if differs is None or in_order.get(name) == REORDERED:
         return reordered

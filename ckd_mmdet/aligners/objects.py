@@ -32,6 +32,7 @@ from mmdet.models.dense_heads import (
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures.bbox import bbox2roi, bbox_overlaps, get_box_tensor
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -325,7 +326,7 @@ def decoded(head: nn.Module, output: Sequence, rows: MapRows, wanted: Tensor, me
     return boxes
 
 
-def _with_one_class(head: nn.Module) -> nn.Module:
+def _with_one_class(head: BaseModule) -> BaseModule:
     """A head with the same modules that believes to score one class by a sigmoid."""
     head = copy.copy(head)
     head.num_classes = head.cls_out_channels = 1

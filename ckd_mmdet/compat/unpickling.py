@@ -17,7 +17,7 @@ import functools
 import pathlib
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -34,7 +34,10 @@ class Refused(pickle.UnpicklingError):
 class Unpickler(pickle._Unpickler):
     """Finds what is named in :func:`known`, calls it, and sets the state of instances alone."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    # of the unpickler written in Python, which typeshed takes for the one written in C
+    proto: int
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         if self.proto < 3:  # torch's own protocol is 2, which writes Python 2's names
@@ -49,7 +52,7 @@ class Unpickler(pickle._Unpickler):
         # a state given to a function or a class would change it for the whole process
         if not isinstance(self.stack[-2], STATEFUL):
             raise Refused(f'the state of {type(self.stack[-2]).__name__}')
-        super().load_build()
+        super().load_build()  # type: ignore[misc]
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -84,7 +87,7 @@ def _encode(text: str, encoding: str) -> bytes:
 def _reconstructor(cls: type, base: type, state: Any) -> Any:
     if cls not in STATEFUL:
         raise Refused(f'copyreg._reconstructor of {cls!r}')
-    return copyreg._reconstructor(cls, base, state)
+    return copyreg._reconstructor(cls, base, state)  # type: ignore[attr-defined]
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from mmengine.config import Config
+from mmengine.model import BaseModule
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
@@ -63,10 +64,12 @@ def distilled(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDat
 
 def floor(student: nn.Module, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Losses:
     """The student's training, and the teacher's class scores for the same rows, unused: less cannot be paid."""
-    if isinstance(_aligner(student), DenseAligner):
+    aligner = _aligner(student)
+    if isinstance(aligner, DenseAligner):
         losses = alone(student, inputs, data_samples)
         with torch.no_grad():
-            _dense_head(_teacher(student).model, student)(_teacher(student).extract_feat(inputs, data_samples))
+            head = _teacher(student).model.get_submodule(aligner.head)
+            head(_teacher(student).extract_feat(inputs, data_samples))
         return losses
     with ModuleTap(student.roi_head.bbox_roi_extractor, 'bbox_roi_extractor') as extractor:
         losses = alone(student, inputs, data_samples)
@@ -109,11 +112,7 @@ def _aligner(student: nn.Module) -> Aligner:
     return next(iter(student.distillation.alignments.values())).aligner
 
 
-def _dense_head(model: nn.Module, student: nn.Module) -> nn.Module:
-    return model.get_submodule(_aligner(student).head)
-
-
-VARIANTS: dict[str, Callable[[nn.Module, Tensor, Sequence[BaseDataElement]], Losses]] = dict(
+VARIANTS: dict[str, Callable[..., Losses]] = dict(
     alone=alone, distilled=distilled, floor=floor, released_order=released_order)
 DENSE_VARIANTS = ('alone', 'distilled', 'floor')
 """CKD was not released for dense heads."""
@@ -273,7 +272,7 @@ def _made_up_batch(student: nn.Module, setting: Setting) -> dict:
                           num_classes=head.num_classes, with_mask=student.with_mask, device=setting.device)
 
 
-def _fix_proposals(rpn_head: nn.Module, setting: Setting) -> None:
+def _fix_proposals(rpn_head: BaseModule, setting: Setting) -> None:
     """Put the same boxes in the place of those that the RPN gives, after it made its own at full cost."""
     predict = rpn_head.predict_by_feat
     boxes = [_random_boxes(seed, setting.size).to(setting.device) for seed in range(setting.batch)]

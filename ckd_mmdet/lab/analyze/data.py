@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from ckd_mmdet.config import check_data
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 LOADERS = ('val_dataloader', 'test_dataloader')
 
@@ -23,7 +24,7 @@ LOADERS = ('val_dataloader', 'test_dataloader')
 class Images:
     """Some images of a data set, always in the same order."""
 
-    dataset: Dataset
+    dataset: BaseDataset
     index: list[int]
     """Which, of the data set's."""
     loader: dict[str, Any]

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from ckd_mmdet.aligners import RoIAligner
 from ckd_mmdet.auto import distill_config
+from ckd_mmdet.checkpoints import load_weights, read_checkpoint
 from ckd_mmdet.config import DISTILLER, class_names, plain_student, read_config
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.lab.analyze.data import Images, scope_of
@@ -20,7 +22,7 @@ from ckd_mmdet.options import merge_options
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.recipes import RECIPES
 from ckd_mmdet.samples import AlignedSamples, Side, hard
-from ckd_mmdet.teacher import FrozenTeacher, load_weights, read_checkpoint, read_teacher_config
+from ckd_mmdet.teacher import FrozenTeacher, read_teacher_config
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
@@ -44,11 +46,13 @@ class Rows:
     @property
     def labels(self) -> np.ndarray:
         """Shape ``(n,)``; the number of classes is background."""
+        assert self.samples.labels is not None  # rows without are refused
         return self.samples.labels.numpy()
 
     @property
     def images(self) -> np.ndarray:
         """Which of the images each row is of, shape ``(n,)``."""
+        assert self.samples.image_ids is not None  # every aligner gives them
         return self.samples.image_ids.numpy()
 
 
@@ -146,13 +150,15 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
     pair.student.training = True  # the detector alone, not its layers: DINO has no loss otherwise
     torch.manual_seed(0)  # the sampling of RoIs draws
     found: list[tuple[AlignedSamples, Tensor | None]] = []
-    student, alignment = pair.student, pair.pairing.alignment.name
+    student = pair.student
     with _at_epoch(LATE), torch.no_grad():
         for first, batch in images.batches():
             data = student.data_preprocessor(batch, training=False)
             with _rois_of(pair) as rois:
                 aligned = student.distillation.align(student, student.forward_alone, **data)
-            found.append(_labelled(aligned[alignment], rois, first))
+            rows = aligned[pair.pairing.alignment.name]
+            assert isinstance(rows, AlignedSamples)  # as a RowPairing gives
+            found.append(_labelled(rows, rois, first))
     samples = join([part for part, _ in found])
     if not len(samples):
         raise ValueError(f'{name}: none of the {len(images)} images has a row with a label; take more with '
@@ -164,7 +170,8 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
 def join(parts: Sequence[AlignedSamples]) -> AlignedSamples:
     """All rows of the batches, one after the other."""
     def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
-        return None if any(tensor is None for tensor in tensors) else torch.cat(list(tensors))
+        there = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(there) if len(there) == len(tensors) else None
 
     sides = [replace(getattr(parts[0], side), logits=torch.cat([getattr(part, side).logits for part in parts]),
                      features=joined([getattr(part, side).features for part in parts]))
@@ -217,7 +224,10 @@ def _rois_of(pair: Taught) -> Iterator[list[Tensor]]:
         yield rois
         return
     extractor = pair.student.roi_head.bbox_roi_extractor
-    extractor = extractor[pair.pairing.alignment.aligner.stage] if isinstance(extractor, nn.ModuleList) else extractor
+    if isinstance(extractor, nn.ModuleList):
+        aligner = pair.pairing.alignment.aligner
+        assert isinstance(aligner, RoIAligner) and aligner.stage is not None  # as `of_rois` says
+        extractor = extractor[aligner.stage]
     handle = extractor.register_forward_hook(lambda module, args, output: rois.append(args[1]))
     try:
         yield rois
@@ -229,12 +239,12 @@ def _labelled(samples: AlignedSamples, rois: Sequence[Tensor], first: int) -> tu
     """The rows with a label, on the CPU, and their boxes where these are known."""
     if samples.labels is None:
         raise RuntimeError('analysing needs labels, and this student gives none for its rows; take another detector.')
-    samples = replace(samples, labels=hard(samples.labels))
+    labels = hard(samples.labels)
     boxes = next((one[:, 1:5].detach().cpu() for one in reversed(rois) if len(one) == len(samples)), None)
-    kept = (samples.labels >= 0).nonzero().squeeze(1)
+    kept = (labels >= 0).nonzero().squeeze(1)
     samples = samples.select(kept)
     return replace(samples, student=_at_rest(samples.student), teacher=_at_rest(samples.teacher),
-                   labels=samples.labels.cpu(), views=None,
+                   labels=labels[kept].cpu(), views=None,
                    image_ids=None if samples.image_ids is None else samples.image_ids.cpu() + first
                    ), None if boxes is None else boxes[kept.cpu()]
 

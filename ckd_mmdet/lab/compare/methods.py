@@ -23,7 +23,7 @@ from ckd_mmdet.method_options import student_options
 from ckd_mmdet.options import merge_options
 from ckd_mmdet.recipes import METHODS
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 ALONE = 'none'
@@ -172,7 +172,7 @@ def _given_config(name: str, pair: Pair) -> Config:
     if differing:
         raise ValueError(f'{name} differs from {pair.student} in {", ".join(f"`{key}`" for key in differing)}; a '
                          'matrix compares methods, everything else has to be the same.')
-    teacher = cfg.model.get('teacher') or {}
+    teacher: ConfigDict = cfg.model.get('teacher') or {}
     wanted = read_teacher_config(pair.teacher).model
     same = [one for one in ([teacher] if 'config' in teacher else teacher.values())
             if read_teacher_config(one.config).model == wanted]

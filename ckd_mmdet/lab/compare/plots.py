@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.statistics import curves
@@ -82,7 +83,7 @@ def gap_closed(values: pd.DataFrame, summary: pd.DataFrame, titles: Mapping[str,
     figure.supxlabel('marker: mean; ' + ('bar: 95 % confidence interval; ' if intervals else '') + 'tick: one seed',
                      fontsize=8.5, color=TEACHER_COLOR)
     if gap:
-        shares = axis.secondary_xaxis('top', functions=(lambda x: x / gap, lambda x: x * gap))
+        shares = axis.secondary_xaxis('top', functions=(lambda x: np.divide(x, gap), lambda x: np.multiply(x, gap)))
         shares.set_xlabel('share of the gap to the teacher')
         shares.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         shares.spines['top'].set_visible(False)

@@ -106,7 +106,10 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
             not_started[name] = lacking
         for seed, run in sorted(runs.items()):
             result = read_result(run / 'result.json', of_run=True)
-            reason = _why(run) if result is None else _no_last_score(result, metric)
+            if result is None:
+                failed.append(Trouble(name, seed, _why(run), run / 'output.log'))
+                continue
+            reason = _no_last_score(result, metric)
             if reason is not None:
                 failed.append(Trouble(name, seed, reason, run / 'output.log'))
                 continue

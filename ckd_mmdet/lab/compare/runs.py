@@ -22,6 +22,7 @@ from ckd_mmdet.lab.compare.schedule import is_validated
 from ckd_mmdet.lab.jobs.files import write_whole
 from ckd_mmdet.lab.jobs.logs import read_records, scalar_files, whole_epochs
 from ckd_mmdet.lab.jobs.processes import tail
+from mmengine.config import Config
 
 TRAIN = (sys.executable, '-m', 'ckd_mmdet', 'train')
 TEST = (sys.executable, '-m', 'ckd_mmdet', 'test')
@@ -111,12 +112,13 @@ class Run:
 
 def make_runs(matrix: Matrix) -> list[Run]:
     """Seed by seed, so that what is finished first can be compared; refused methods have none."""
-    def run(method: Method, seed: int) -> Run:
+    def run(method: Method, config: Config, seed: int) -> Run:
         return Run(method.name, seed, matrix.method_file(method),
-                   matrix.settings.out / 'runs' / method.folder / str(seed), method.config.train_cfg.max_epochs,
-                   partial(is_validated, method.config), method.digest)
+                   matrix.settings.out / 'runs' / method.folder / str(seed), config.train_cfg.max_epochs,
+                   partial(is_validated, config), method.digest)
 
-    return [run(method, seed) for seed in matrix.seeds for method in matrix.methods if method.config is not None]
+    return [run(method, method.config, seed)
+            for seed in matrix.seeds for method in matrix.methods if method.config is not None]
 
 
 def read_result(path: Path, *, of_run: bool = False) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import ckd_mmdet.aligners  # noqa: F401  registers them
 import numpy as np
@@ -340,7 +341,7 @@ def listened(student: nn.Module, teacher: nn.Module, choice: Choice) -> tuple[di
         feats = teacher.extract_feat(data['inputs'])
     answers = [aligner.ask(teacher, feats, tape, data['data_samples'])
                for aligner, tape in zip(aligners, tapes, strict=True)]
-    return flat(losses), answers
+    return flat(losses), cast(list[Answer], answers)  # a choice is of rows, never of maps
 
 
 def _aligners(choice: Choice) -> list[Aligner]:

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
-from ckd_mmdet.aligners import Aligner, DenseAligner, QueryAligner
+from ckd_mmdet.aligners import Aligner, DenseAligner, QueryAligner, RoIAligner
 from ckd_mmdet.aligners.dense import answering_as_in_training
 from ckd_mmdet.rows import MapRows, Rows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from mmdet.models.dense_heads import GuidedAnchorHead, PAAHead, RPNHead
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModel, BaseModule
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
@@ -34,14 +35,17 @@ class Heads(ExitStack):
         self.taps = [self.enter_context(ModuleTap(scoring_head(teacher, aligner), 'a head')) for aligner in aligners]
 
 
-def scoring_head(model: nn.Module, aligner: Aligner) -> nn.Module:
+def scoring_head(model: BaseModel, aligner: Aligner) -> nn.Module:
     """The module whose scores an aligner's rows are."""
     if isinstance(aligner, DenseAligner):
         return model.get_submodule(aligner.head)
     if isinstance(aligner, QueryAligner):
         return model.bbox_head
     head = model.roi_head.bbox_head
-    return head[aligner.stage] if isinstance(head, nn.ModuleList) else head
+    if not isinstance(head, nn.ModuleList):
+        return head
+    assert isinstance(aligner, RoIAligner)
+    return head[aligner.stage]
 
 
 @torch.no_grad()
@@ -73,7 +77,7 @@ def unlike_predict(answer: Answer, heard: ModuleTap, samples: Sequence[BaseDataE
     return ''
 
 
-def _dense(head: nn.Module, feats: Sequence[Tensor], metas: list[dict]) -> list[InstanceData]:
+def _dense(head: BaseModule, feats: Sequence[Tensor], metas: list[dict]) -> list[InstanceData]:
     head = copy.copy(head)
     if not hasattr(head, 'loss_cls'):  # SSD has none, and BaseDenseHead looks at it
         head.loss_cls = None
@@ -102,7 +106,7 @@ def _rois(head: nn.Module, output: tuple, images: Tensor, metas: list[dict]) -> 
 
 def _queries(heard: ModuleTap, answer: Answer, metas: list[dict]) -> str:
     """The rows are some queries: their confidences must be among the predicted scores."""
-    head = copy.copy(heard.module)
+    head: BaseModule = copy.copy(heard.module)
     sigmoid = head.loss_cls.use_sigmoid
     head.test_cfg = _Every(head.num_classes if sigmoid else 1)
     found = head.predict_by_feat(*heard.calls[-1].output[:2], batch_img_metas=metas, rescale=False)
@@ -118,7 +122,7 @@ class _Every(dict):
     def __init__(self, a_query: int) -> None:
         self.a_query = a_query
 
-    def get(self, key: str, default: int) -> int:
+    def get(self, key: str, default: int) -> int:  # type: ignore[override]
         return self.a_query * default
 
 

@@ -58,7 +58,8 @@ def run_families(families: Sequence[str], jobs: int = 2, limit: float = LIMIT,
     if not (math.isfinite(limit) and limit > 0):
         raise ValueError(f'`limit` needs a finite number of seconds greater than 0, got {limit}.')
     rows = {family: Row(family, smallest_config(family)) for family in families}
-    waiting, running = list(rows), []
+    waiting = list(rows)
+    running: list[_Running] = []
     prepare()
     try:
         while waiting or running:

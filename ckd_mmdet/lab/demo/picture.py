@@ -118,5 +118,6 @@ def _draw_boxes(axis: Axes, boxes: Boxes, classes: Sequence[str], colors: Sequen
 
 
 def _rectangle(axis: Axes, box: np.ndarray, color: str, linestyle: str = '-', zorder: float = 1) -> None:
-    axis.add_patch(Rectangle(box[:2], *(box[2:] - box[:2]), fill=False, edgecolor=color, linewidth=1.6,
+    left, top, right, bottom = box.tolist()
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=1.6,
                              linestyle=linestyle, zorder=zorder))

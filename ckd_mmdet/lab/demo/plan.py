@@ -9,6 +9,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ckd_mmdet.config import read_config
 from ckd_mmdet.lab.jobs.files import digest, write_whole
@@ -144,8 +145,8 @@ def keep_settings(settings: Settings, runs: dict[str, Run]) -> None:
     Raises:
         ValueError: If the folder holds runs of other settings: going on with them would mix two demos.
     """
-    made_of = {name: dict(options=list(run.options), config=digest(read_config(run.config)))
-               for name, run in runs.items()}
+    made_of: dict[str, dict[str, Any]] = {
+        name: dict(options=list(run.options), config=digest(read_config(run.config))) for name, run in runs.items()}
     made_of['data'] = dict(train=settings.train, val=settings.val)
     path = settings.folder / 'settings.json'
     if not path.exists():
