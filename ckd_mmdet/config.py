@@ -81,7 +81,8 @@ def open_config(config: str, options: dict | None, work_dir: str | None, launche
     try:
         cfg = read_config(config)
     except UNREADABLE as error:
-        raise ValueError(f'`config` needs a readable config, {config!r} is not: {type(error).__name__}: '
+        kind = '' if type(error) is ValueError else f'{type(error).__name__}: '  # those are worded by read_config
+        raise ValueError(f'`config` needs a readable config, {config!r} is not: {kind}'
                          f'{str(error).strip() or "no reason given"}') from error
     cfg.launcher = launcher
     merge_options(cfg, options or {})

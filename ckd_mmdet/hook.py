@@ -24,6 +24,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 JUDGED_EVERY = 10
@@ -194,20 +195,24 @@ class Guard(Hook):
                          outputs: dict | None = None) -> None:
         losses = outputs or {}
         total = losses.get('loss')
-        if total is None or math.isfinite(total):  # the logger reads it too
+        if total is None or _is_finite(total):  # the logger reads it too
             self.bad = []
             return
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, AmpOptimWrapper) and wrapper.loss_scaler.get_scale() > 1:
             return
         self.bad.append(next((key for key, value in losses.items()
-                              if key != 'loss' and 'loss' in key and not math.isfinite(value)), 'loss'))
+                              if key != 'loss' and 'loss' in key and not _is_finite(value)), 'loss'))
         if len(self.bad) >= self.patience:
             raise RuntimeError(
                 f'the loss was not finite in {self.patience} steps in a row, the last one step {runner.iter + 1}; the '
                 f'first of the losses that were not was `{self.bad[0]}`. The student has diverged: lower the learning '
                 'rate, clip its gradients (`optim_wrapper.clip_grad`), or lower the `loss_weight`. The checkpoints '
                 'before it are whole.')
+
+
+def _is_finite(value: Tensor | float) -> bool:
+    return math.isfinite(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _unwrap(model: BaseModel) -> BaseModel:

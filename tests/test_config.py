@@ -81,16 +81,20 @@ def test_a_brace_in_a_name_closes_nothing_and_opens_nothing(digits: Path, tmp_pa
                ('train_dataloader',))
 
 
+def of_classifiers(dataset: dict) -> Config:
+    return Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset)))
+
+
 def test_data_that_mmpretrain_fetches_itself_may_be_missing(tmp_path: Path) -> None:
     cifar = dict(type='CIFAR100', data_root=str(tmp_path / 'none'))
-    check_data(Config(dict(train_dataloader=dict(dataset=cifar))), ('train_dataloader',))
+    check_data(of_classifiers(cifar), ('train_dataloader',))
     with pytest.raises(ValueError, match='needs a folder that exists'):
-        check_data(Config(dict(train_dataloader=dict(dataset=dict(cifar, download=False)))), ('train_dataloader',))
+        check_data(of_classifiers(dict(cifar, download=False)), ('train_dataloader',))
 
 
 def test_a_prefix_that_is_a_text_is_a_folder_too(tmp_path: Path) -> None:
     dataset = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix='train')
     with pytest.raises(ValueError, match=r'train_dataloader.dataset.data_prefix.img_path` needs a folder that exists'):
-        check_data(Config(dict(train_dataloader=dict(dataset=dataset))), ('train_dataloader',))
+        check_data(of_classifiers(dataset), ('train_dataloader',))
     (tmp_path / 'train').mkdir()
-    check_data(Config(dict(train_dataloader=dict(dataset=dataset))), ('train_dataloader',))
+    check_data(of_classifiers(dataset), ('train_dataloader',))

@@ -83,7 +83,7 @@ def test_a_config_outside_the_repository_names_our_parts(installed, tmp_path):
 def test_a_part_named_through_the_package_builds(tmp_path):
     (tmp_path / 'my_config.py').write_text(USER_CONFIG)
     roi = read_config(tmp_path / 'my_config.py').model.alignments.roi
-    assert build_alignment('roi', roi).losses.loss_ckd.weight.base == 0.1
+    assert build_alignment('roi', roi).losses['loss_ckd'].weight.base == 0.1
 
 
 def test_an_installed_tool_runs_by_name_outside_the_repository(installed, tmp_path):

@@ -190,7 +190,7 @@ def test_tokens_are_no_maps() -> None:
     model = built(dict(type='mmpretrain.ImageClassifier', data_preprocessor=dict(PREPROCESSOR), backbone=dict(
         type='mmpretrain.VisionTransformer', arch=dict(embed_dims=16, num_layers=1, num_heads=2,
                                                        feedforward_channels=16), img_size=512, patch_size=256)))
-    with pytest.raises(ValueError, match=r"the student's features have shapes \[\(1, 16\)\]; take an aligner"):
+    with pytest.raises(ValueError, match=r"the student's features have shapes \[\(1, 16\)\]; take a method of rows"):
         NeckAligner().widths(model, model)
 
 

@@ -60,6 +60,6 @@ def test_the_shipped_demo_has_its_configs_and_shows_an_interval(monkeypatch: pyt
 
 
 def test_senseless_seeds_are_refused_before_anything_trains(demo: Demo) -> None:
-    with pytest.raises(ValueError, match='`seeds` needs numbers from 0 on'):
+    with pytest.raises(ValueError, match='`seeds` needs numbers from 0 to 4294967295'):
         run_demo(demo, [-1])
     assert not (demo.folder / 'teacher').exists()

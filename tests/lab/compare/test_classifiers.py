@@ -64,7 +64,8 @@ def test_a_method_that_the_pair_cannot_give_is_refused_and_the_rest_goes_on(fold
 
 def test_a_detector_does_not_teach_a_classifier(folder: Path) -> None:
     teacher = str(Path(__file__).parents[3] / DETECTOR)
-    kd = matrix(folder, ['kd'], teacher=teacher).methods[1]
+    torch.save(dict(state_dict=build_model(Config.fromfile(teacher)).state_dict()), folder / 'detector.pth')
+    kd = matrix(folder, ['kd'], teacher=teacher, checkpoint=str(folder / 'detector.pth')).methods[1]
     assert kd.config is None and '`ImageAligner` needs an `ImageClassifier` of mmpretrain as teacher' in kd.refused
 
 

@@ -112,8 +112,8 @@ def test_senseless_settings_are_refused(changes: dict[str, Any], text: str, tmp_
     (dict(methods=['kd', 'dark']), "'dark' is unknown; take of none, ckd"),
     (dict(checkpoint='gone.pth'), "`--teacher-checkpoint` needs a file that exists, 'gone.pth' does not"),
     (dict(teacher='gone.py'), '`teacher.config` needs a readable config'),
-    (dict(student='bad.py'), r'bad\.py: its config is broken: SyntaxError: .*never closed'),
-    (dict(teacher='bad.py'), r'`teacher` needs a readable config, .*bad\.py is none: .*never closed'),
+    (dict(student='bad.py'), r'bad\.py needs to be Python that runs: SyntaxError .*never closed'),
+    (dict(teacher='bad.py'), r'`teacher.config` needs a readable config, .*to be Python that runs: .*never closed'),
     (dict(options={'model.student.backbone.depht': 18}), "r18w16.*: its config is broken: TypeError: .*'depht'"),
     (dict(options={'train_dataloader.dataset.data_root': 'gone/'}), '`train_dataloader.dataset.data_root` needs')])
 def test_bad_input_is_refused_before_anything_is_written(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
