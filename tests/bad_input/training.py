@@ -57,7 +57,7 @@ CONFIGS = {
     'a config in no package': Row('train', lambda b: b.tool('train', 'mmdet::gone/gone.py'),
         words='`config` needs a readable config, .* is not: FileNotFoundError: file'),
     'an unknown package': Row('train', lambda b: b.tool('train', 'nopackage::x.py'),
-        words='`config` needs a readable config, .* is not: ValueError: `_get_package_and_cfg_path` is used'),
+        words='`config` needs a readable config, .* is not: `_get_package_and_cfg_path` is used'),
     'a folder as config': Row('train', lambda b: b.tool('train', b.folder),
         words='`config` needs a readable config, .* is not: FileNotFoundError: file .* does not exist'),
     'a checkpoint as config': Row('train', lambda b: b.tool('train', b.taught['checkpoint']),
