@@ -23,12 +23,14 @@ from pathlib import Path
 import torch
 from ckd_mmdet.aligners import Aligner, DenseAligner
 from ckd_mmdet.config import DISTILLER, read_config
+from ckd_mmdet.distillation import LOGGED
 from ckd_mmdet.distilled import distil
 from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.model import BaseModule
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -194,6 +196,8 @@ class Steps:
             _check_pair(self.student)
             self.student.distillation.pair(self.student, None)
             self.student.distillation.judgements.clear()  # the pictures are made up
+        # as in most steps: what is measured for the log is measured when it is logged
+        MessageHub.get_current_instance().update_info(LOGGED, False, resumed=False)
         if setting.student_checkpoint:
             load_checkpoint(self.student, setting.student_checkpoint, map_location='cpu', strict=True)
         self.student.to(setting.device).train()
