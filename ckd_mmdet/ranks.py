@@ -19,7 +19,7 @@ def stopping_together(device: torch.device) -> Iterator[dict[str, Tensor]]:
     when the ``with`` is left, all in one wait.
 
     Args:
-        device: That of the model, where the ranks meet.
+        device: That of the model, on which the ranks exchange their flags.
 
     Raises:
         RuntimeError: If a scalar is true, or another rank stopped.

@@ -139,7 +139,7 @@ def _strides(levels: Sequence[Tensor]) -> list[int]:
 
 
 def features_of(model: nn.Module) -> ModuleTap:
-    """Hears what leaves the neck, or the backbone where there is no neck, or one that leaves no maps.
+    """Records what leaves the neck, or the backbone where there is no neck, or one that leaves no maps.
 
     Raises:
         ValueError: If the model has neither.
@@ -161,7 +161,7 @@ def is_classifier(model: nn.Module) -> bool:
 
 
 def extract_maps(model: nn.Module, inputs: Tensor) -> Sequence[Tensor]:
-    """Features that :func:`features_of` would hear of the inputs ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level."""
+    """Features that :func:`features_of` records for inputs ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level."""
     return model.extract_feat(inputs, stage='backbone') if is_classifier(model) else model.extract_feat(inputs)
 
 
@@ -182,8 +182,8 @@ def input_channels(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _probe(model: nn.Module, aligner: NeckAligner | None = None) -> list[Tensor]:
-    """Features of an image of zeros; of the student, whether they are heard is checked too."""
-    heard_at = features_of(model)  # there is something to be heard
+    """Features of an image of zeros; of the student, whether they are recorded is checked too."""
+    recorded_at = features_of(model)  # there is something to be recorded
     parameter = next(model.parameters())
     image = torch.zeros(1, input_channels(model), PROBE, PROBE, device=parameter.device, dtype=parameter.dtype)
     modes = {module: module.training for module in model.modules()}
@@ -201,10 +201,10 @@ def _probe(model: nn.Module, aligner: NeckAligner | None = None) -> list[Tensor]
     finally:
         for module, mode in modes.items():
             module.training = mode
-    heard = levels_of(tape.calls[0].output) if len(tape.calls) == 1 else []
-    if [id(level) for level in heard] != [id(level) for level in features]:
-        raise ValueError(f'`NeckAligner` needs a student whose features leave its {heard_at.name}, called once; those '
-                         f'of the {type(model).__name__} do not; take a method of rows, such as `--method kd`.')
+    recorded = levels_of(tape.calls[0].output) if len(tape.calls) == 1 else []
+    if [id(level) for level in recorded] != [id(level) for level in features]:
+        raise ValueError(f'`NeckAligner` needs a student whose features leave its {recorded_at.name}, called once; '
+                         f'those of the {type(model).__name__} do not; take a method of rows, such as `--method kd`.')
     return _maps(features, 'student')
 
 

@@ -189,9 +189,9 @@ class RoIScorer(ObjectScorer):
         rois = bbox2roi([sample.gt_instances.bboxes for sample in data_samples])
         stage = len(roi_head.bbox_head) - 1 if isinstance(roi_head.bbox_head, nn.ModuleList) else None
         head = roi_head.bbox_head if stage is None else roi_head.bbox_head[stage]
-        with _at_rest(roi_head), ModuleTap(head, 'roi_head.bbox_head') as heard:
+        with _at_rest(roi_head), ModuleTap(head, 'roi_head.bbox_head') as recorded:
             logits = classify(roi_head, stage, feats, rois)
-        return roi_rows(heard, logits, rois), torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        return roi_rows(recorded, logits, rois), torch.ones(len(logits), dtype=torch.bool, device=logits.device)
 
 
 class QueryScorer(ObjectScorer):

@@ -95,7 +95,7 @@ class RoIAligner(Aligner):
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
-        rois, student_logits, labels, why_not = _heard(tape)
+        rois, student_logits, labels, why_not = _recorded(tape)
         student_rows, ours = roi_rows(tape.scores, student_logits, rois), last_layer(tape.last_layer, student_logits)
         if tape.branch is not None:  # TridentNet's batch holds the images once a branch; at rest it has one branch
             own = rois[:, 0].long() // len(data_samples) == tape.branch
@@ -104,10 +104,10 @@ class RoIAligner(Aligner):
             rois = torch.cat([rois[:, :1] % len(data_samples), rois[:, 1:]], 1)
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
             head = self._bbox_head(teacher, 'teacher')
-            with ModuleTap(head.fc_cls, "the teacher's fc_cls") as heard, \
+            with ModuleTap(head.fc_cls, "the teacher's fc_cls") as recorded, \
                     ModuleTap(head, "the teacher's bbox_head") as scores:
                 teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
-        theirs = last_layer(heard, teacher_logits)
+        theirs = last_layer(recorded, teacher_logits)
         return Answer(student_rows, roi_rows(scores, teacher_logits, rois), labels, rois[:, 0].long(),
                       no_labels=why_not, layers=(ours, theirs.detach()) if ours and theirs else None)
 
@@ -178,27 +178,27 @@ def _extract(extractor: SingleRoIExtractor, feats: Sequence[Tensor], rois: Tenso
 
 
 @torch.no_grad()
-def roi_rows(heard: ModuleTap, logits: Tensor, rois: Tensor) -> TableRows:
+def roi_rows(recorded: ModuleTap, logits: Tensor, rois: Tensor) -> TableRows:
     """The logits ``(n, c)`` that a head gave for RoIs ``(n, 5)``, and how it ranks them.
 
     A cascade ranks by the mean of its stages' logits; a row is of one stage, which is taken at its own word.
     """
-    call = next((call for call in heard.calls if call.output[0] is logits), None)
-    if call is None or not isinstance(heard.module, SABLHead):
+    call = next((call for call in recorded.calls if call.output[0] is logits), None)
+    if call is None or not isinstance(recorded.module, SABLHead):
         return TableRows(logits, SOFTMAX)
     # SABL's coder knows how sure it is of a box, and multiplies by that
-    return TableRows(logits, SOFTMAX, heard.module.bbox_coder.decode(rois[:, 1:], call.output[1])[1])
+    return TableRows(logits, SOFTMAX, recorded.module.bbox_coder.decode(rois[:, 1:], call.output[1])[1])
 
 
-def last_layer(heard: ModuleTap, scores: Tensor) -> LastLayer | None:
+def last_layer(recorded: ModuleTap, scores: Tensor) -> LastLayer | None:
     """The linear layer that gave the scores; ``None`` where another did, or the scores were changed after it."""
-    call = next((call for call in heard.calls if call.output is scores), None)
-    if call is None or type(heard.module) is not nn.Linear:
+    call = next((call for call in recorded.calls if call.output is scores), None)
+    if call is None or type(recorded.module) is not nn.Linear:
         return None
-    return LastLayer(call.arg(0, 'input'), heard.module.weight, heard.module.bias)
+    return LastLayer(call.arg(0, 'input'), recorded.module.weight, recorded.module.bias)
 
 
-def _heard(tape: RoITape) -> tuple[Tensor, Tensor, Tensor | None, str]:
+def _recorded(tape: RoITape) -> tuple[Tensor, Tensor, Tensor | None, str]:
     """The student's RoIs ``(n, 5)``, their logits ``(n, c)``, and their labels ``(n,)`` or why there are none."""
     if not tape.first_scores.calls:
         raise RuntimeError(f'expected a call of {tape.first_scores.name}, saw none')

@@ -53,20 +53,20 @@ class ImageAligner(Aligner):
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[ImageTape]:
         views = getattr(student.data_preprocessor, 'views', 1)
-        with ModuleTap(_last_layer(student, 'student'), "the head's last layer") as heard:
+        with ModuleTap(_last_layer(student, 'student'), "the head's last layer") as recorded:
             plain_only = student.head.register_forward_hook(_PlainViews(views)) if views > 1 else None
             try:
-                yield ImageTape(heard, views)
+                yield ImageTape(recorded, views)
             finally:
                 if plain_only is not None:
                     plain_only.remove()
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: ImageTape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
-        ours, our_layer = _heard(tape.last_layer)
-        with torch.no_grad(), ModuleTap(_last_layer(teacher, 'teacher'), "the teacher's last layer") as heard:
+        ours, our_layer = _recorded(tape.last_layer)
+        with torch.no_grad(), ModuleTap(_last_layer(teacher, 'teacher'), "the teacher's last layer") as recorded:
             teacher.head(teacher.neck(feats) if teacher.with_neck else feats)
-        theirs, their_layer = _heard(heard)
+        theirs, their_layer = _recorded(recorded)
         images = torch.arange(len(data_samples), device=ours.device)
         if len(ours) != tape.views * len(images):
             raise RuntimeError(f'expected {tape.views} views of {len(images)} images, saw {len(ours)} rows')
@@ -89,7 +89,7 @@ class _PlainViews:
         return scores[:len(feats) // self.views]  # of what came in: with two alignments there are two hooks
 
 
-def _heard(tap: ModuleTap) -> tuple[Tensor, LastLayer]:
+def _recorded(tap: ModuleTap) -> tuple[Tensor, LastLayer]:
     """Scores of a last layer, and the layer."""
     call = tap.only()
     return call.output, LastLayer(call.arg(0, 'input'), tap.module.weight, tap.module.bias)

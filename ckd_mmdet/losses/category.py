@@ -119,10 +119,10 @@ class FeatureAlignmentLoss(RowLoss):
 
 @MODELS.register_module()
 class CenterAlignmentLoss(DistillLoss[AlignedSamples]):
-    """Mean squared difference of the last layers, weights and biases; without rows it rests, like every loss of rows.
+    """Mean squared difference of the last layers, weights and biases; 0 without rows, like every loss of rows.
 
     It is defined for last layers of one width. The released code leaves it out in silence where widths differ; here it
-    is refused when the models meet.
+    is refused when it is built.
 
     Args:
         project: Whether to learn a linear map of the student's centres to the teacher's width, which is ours; biases

@@ -140,7 +140,7 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
     """Load the student's weights, and let both speak of the images; always the same rows for the same weights.
 
     Their layers are in evaluation mode. RoIs are those that *this* student proposes and samples, with a fixed seed:
-    students are not heard on the same boxes, but each is on the same as its teacher.
+    students are not recorded on the same boxes, but each is on the same as its teacher.
 
     Raises:
         ValueError: If the checkpoint does not fit, or nothing with a label is there.

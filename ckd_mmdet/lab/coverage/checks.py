@@ -151,10 +151,10 @@ def _check(row: Row) -> None:
     confidence(student, teacher, choice)
     row.confidence = 'yes'
 
-    heard, answers = listened(student, teacher, choice)
+    recorded, answers = listened(student, teacher, choice)
     row.labels = 'no' if any(answer.labels is None for answer in answers) else 'yes'
     row.no_labels = next((answer.no_labels for answer in answers if answer.labels is None), '')
-    silence(alone, heard)
+    silence(alone, recorded)
     row.silence = 'yes'
     gradient(student, teacher, answers)
     row.gradient = 'yes'
@@ -257,13 +257,13 @@ def confidence(student: nn.Module, teacher: nn.Module, choice: Choice) -> None:
                 raise Failed(differs)
 
 
-def silence(alone: dict[str, list[float]], heard: dict[str, list[float]]) -> None:
-    """Compare the losses of a student alone with those of the same student overheard, to the last bit.
+def silence(alone: dict[str, list[float]], recorded: dict[str, list[float]]) -> None:
+    """Compare the losses of a student alone with those of the same student recorded, to the last bit.
 
     Raises:
         Failed: If they differ.
     """
-    different = [key for key in alone.keys() | heard.keys() if alone.get(key) != heard.get(key)]
+    different = [key for key in alone.keys() | recorded.keys() if alone.get(key) != recorded.get(key)]
     if different:
         raise Failed(f'listening changes {", ".join(sorted(different))}')
 
@@ -330,7 +330,7 @@ def forward(model: nn.Module) -> dict:
 
 
 def listened(student: nn.Module, teacher: nn.Module, choice: Choice) -> tuple[dict[str, list[float]], list[Answer]]:
-    """Losses of an overheard step, and what the teacher answered to each alignment."""
+    """Losses of a recorded step, and what the teacher answered to each alignment."""
     aligners = _aligners(choice)
     data = _batch(student)
     _seed()

@@ -49,12 +49,12 @@ def scoring_head(model: BaseModel, aligner: Aligner) -> nn.Module:
 
 
 @torch.no_grad()
-def unlike_predict(answer: Answer, heard: ModuleTap, samples: Sequence[BaseDataElement]) -> str:
+def unlike_predict(answer: Answer, recorded: ModuleTap, samples: Sequence[BaseDataElement]) -> str:
     """Compare the confidence of a teacher's rows with the scores that its head predicts without NMS.
 
     Args:
         answer: What it was asked for.
-        heard: Its head's calls in that.
+        recorded: Its head's calls in that.
         samples: The batch.
 
     Returns:
@@ -64,16 +64,16 @@ def unlike_predict(answer: Answer, heard: ModuleTap, samples: Sequence[BaseDataE
     if not len(rows):
         return 'there are no rows'
     if isinstance(rows, MapRows):
-        found = _dense(heard.module, heard.calls[-1].args[0], metas)
-    elif hasattr(heard.module, 'fc_cls') and hasattr(heard.module, 'bbox_coder'):
-        found = _rois(heard.module, heard.calls[-1].output, answer.image_ids, metas)
+        found = _dense(recorded.module, recorded.calls[-1].args[0], metas)
+    elif hasattr(recorded.module, 'fc_cls') and hasattr(recorded.module, 'bbox_coder'):
+        found = _rois(recorded.module, recorded.calls[-1].output, answer.image_ids, metas)
     else:
-        return _queries(heard, answer, metas)
-    for ours, theirs in _pairs(rows, answer.image_ids, found, heard.module.num_classes):
+        return _queries(recorded, answer, metas)
+    for ours, theirs in _pairs(rows, answer.image_ids, found, recorded.module.num_classes):
         if len(ours) != len(theirs):
             return f'{len(ours)} rows have a confidence, and its head predicts {len(theirs)} scores'
         if not torch.allclose(ours.sort().values, theirs.sort().values, rtol=RELATIVE, atol=0):
-            return f'confidences of {len(ours)} rows are not what its {type(heard.module).__name__} predicts'
+            return f'confidences of {len(ours)} rows are not what its {type(recorded.module).__name__} predicts'
     return ''
 
 
@@ -104,12 +104,12 @@ def _rois(head: nn.Module, output: tuple, images: Tensor, metas: list[dict]) -> 
                                 batch_img_metas=metas, rcnn_test_cfg=KEEP_ALL)
 
 
-def _queries(heard: ModuleTap, answer: Answer, metas: list[dict]) -> str:
+def _queries(recorded: ModuleTap, answer: Answer, metas: list[dict]) -> str:
     """The rows are some queries: their confidences must be among the predicted scores."""
-    head: BaseModule = copy.copy(heard.module)
+    head: BaseModule = copy.copy(recorded.module)
     sigmoid = head.loss_cls.use_sigmoid
     head.test_cfg = _Every(head.num_classes if sigmoid else 1)
-    found = head.predict_by_feat(*heard.calls[-1].output[:2], batch_img_metas=metas, rescale=False)
+    found = head.predict_by_feat(*recorded.calls[-1].output[:2], batch_img_metas=metas, rescale=False)
     for ours, theirs in _pairs(answer.teacher, answer.image_ids, found, head.num_classes, sigmoid):
         if not torch.isclose(ours[:, None], theirs, rtol=RELATIVE, atol=0).any(1).all():
             return f'confidences are not among those that its {type(head).__name__} predicts'
