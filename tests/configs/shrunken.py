@@ -86,7 +86,10 @@ class RandomTeachers:
         if key not in self.saved:
             self.saved[key] = str(self.folder / f'{len(self.saved)}.pth')
             meta = dict(dataset_meta=CocoDataset.METAINFO) if name.endswith('coco.py') else {}
-            torch.save(dict(meta=meta, state_dict=build(read_config(name)).state_dict()), self.saved[key])
+            model = build(read_config(name))
+            if hasattr(model, 'level_embed'):  # as the memory was until init_weights(), now and then NaN
+                nn.init.normal_(model.level_embed)
+            torch.save(dict(meta=meta, state_dict=model.state_dict()), self.saved[key])
         # without memory a tensor is rebuilt by a function that no ordinary checkpoint asks for, and no image is read
         shapes = dict(trusted=True, check_preprocessing=False) if key[1] == 'meta' else {}
         return {**teacher, 'checkpoint': self.saved[key], 'check_accuracy': False, **shapes}
