@@ -74,7 +74,7 @@ def verdict(teacher: Result, alone: Result, ckd: Result) -> str:
 
 def cautions(quick: bool) -> list[str]:
     """What the numbers do not say."""
-    said = ['One seed is no proof: the README has the mean and standard deviation over three seeds.',
+    said = ['One seed is no proof: docs/results.md has the mean and standard deviation over three seeds.',
             'Teacher and student alone trained at the same time and share the machine; the student with CKD had it to '
             'itself. Compare no ms per step across these rows; `tools/benchmark.py` measures what CKD costs.']
     if quick:
