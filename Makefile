@@ -21,6 +21,8 @@ help:
 	@echo '                   the same over these seeds; finished ones are kept'
 	@echo 'make test          ruff, mypy and pytest'
 	@echo 'make test ALL=1    the same, and every row of configs/README.md is trained for two steps'
+	@echo 'make test SHUFFLE=1'
+	@echo '                   the same, files and tests in a random order; the number is its seed'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make install       the set-up alone, in $(VENV); the other targets do it themselves'
 	@echo
@@ -42,7 +44,7 @@ lint: $(READY)
 # One thread a worker: two processes on one core each are faster than one process on two.
 test: lint
 	@echo 'pytest, $(WORKERS) workers' && \
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' SHUFFLE='$(SHUFFLE)' $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
 
 # $(READY) is written last and taken away first: without it, a set-up was cut off, and starts from an empty folder.
 # It holds the folder that it was made in: the package of a copied or moved folder would still be the old one's.

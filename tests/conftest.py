@@ -1,4 +1,6 @@
 import itertools
+import os
+import random
 import sys
 import warnings
 
@@ -13,15 +15,30 @@ _scopes = itertools.count()
 # Fixtures import what they need: mmdet's import takes seconds, and the pure tests do without.
 
 
-
 def pytest_collection_modifyitems(items):
     """Skip what asks for float16 under autocast on CPU where torch has bfloat16 alone there, as torch 2.1 does."""
+    _shuffle(items, os.environ.get('SHUFFLE'))
     if _autocasts_to_float16():
         return
     for item in items:
         params = item.callspec.params if hasattr(item, 'callspec') else {}
         if torch.float16 in params.values() and 'autocast' in item.function.__code__.co_names:
             item.add_marker(pytest.mark.skip(reason="this torch's autocast on CPU has no float16"))
+
+
+def _shuffle(items, seed):
+    """Files in a random order, and the tests within each; the same in every worker. ``make test SHUFFLE=1``."""
+    if not seed:
+        return
+    draw = random.Random(int(seed))
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    shuffled = list(files.values())
+    draw.shuffle(shuffled)
+    for tests in shuffled:
+        draw.shuffle(tests)
+    items[:] = itertools.chain.from_iterable(shuffled)
 
 
 def _autocasts_to_float16():
