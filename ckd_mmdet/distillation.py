@@ -25,6 +25,10 @@ from torch import Tensor, nn
 LOGGED = 'ckd_mmdet.logged'
 """Whether what this step measures is logged; ``DistillHook`` says so through MMEngine's ``MessageHub``."""
 
+UNMEASURED = {'use_reentrant': 'reentrant activation checkpointing (`with_cp`, `num_cp`)',
+              'donated buffers': 'a compiled backward pass (`compile`)'}
+"""What keeps gradients from being taken twice, by a part of PyTorch's error."""
+
 
 class Distillation:
     """The teachers and what is compared with each; the student is given to every call.
@@ -201,15 +205,15 @@ class Distillation:
         try:
             return gradient_ratios(student.parse_losses(task)[0], losses, features)
         except RuntimeError as error:
-            if 'use_reentrant' not in str(error):
+            why = next((why for part, why in UNMEASURED.items() if part in str(error)), None)
+            if why is None:
                 raise
             if balances:
                 raise RuntimeError(f"`loss_weight='balance:...'` of {', '.join(balances)} cannot be measured through "
-                                   'reentrant activation checkpointing; give a number, or switch that off (`with_cp`, '
-                                   '`num_cp`).') from error
+                                   f'{why}; give a number, or switch that off.') from error
             self._measures_gradients = False  # a mere log ends no run
-            print_log('`gradient_ratio` is not logged: gradients cannot be measured through reentrant activation '
-                      'checkpointing.', logger='current', level=logging.WARNING)
+            print_log(f'`gradient_ratio` is not logged: gradients cannot be measured through {why}.', logger='current',
+                      level=logging.WARNING)
             return {}
 
     def state(self) -> dict[str, dict]:

@@ -125,6 +125,16 @@ def test_reentrant_checkpointing_ends_no_run_for_a_log(digit_teacher: dict, monk
         step(balance)
 
 
+def test_a_compiled_backward_pass_ends_no_run_for_a_log(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as PyTorch does where a graph is kept
+        raise RuntimeError('This backward function was compiled with non-empty donated buffers which requires ...')
+
+    monkeypatch.setattr('ckd_mmdet.distillation.gradient_ratios', refuse)
+    assert 'roi.gradient_ratio_kd' not in step(measuring(1.0, digit_teacher))
+    with pytest.raises(RuntimeError, match=r'cannot be measured through a compiled backward pass .* give a number'):
+        step(measuring(dict(balance=0.5), digit_teacher))
+
+
 def test_after_its_stop_a_weight_is_measured_no_more(digit_teacher: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     model = measuring(dict(balance=0.5, stop=1), digit_teacher)
     hub = MessageHub.get_current_instance()

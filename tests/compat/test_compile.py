@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import ckd_mmdet.compat
 import pytest
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from tests.compat.operators import BOXES, CHOOSING, TRAINED
 
 pytestmark = pytest.mark.skipif(not ckd_mmdet.compat.activate(), reason='mmcv has its own operators')
+whole = pytest.mark.skipif(not os.environ.get('COMPILE_DETECTORS'),
+                           reason='takes a minute: set COMPILE_DETECTORS=1 to run it')
+
 
 @pytest.fixture(autouse=True)
 def _nothing_compiled_before() -> Iterator[None]:
@@ -81,9 +85,20 @@ def test_a_compiled_roi_head_trains_the_backbone_as_it_does_itself() -> None:
 
 
 # On CPU only the first needs operators of mmcv to train: mmdet computes the others' there with formulas in torch.
-@pytest.mark.skipif(not os.environ.get('COMPILE_DETECTORS'), reason='takes a minute: set COMPILE_DETECTORS=1 to run it')
+@whole
 @pytest.mark.parametrize('name', ['faster_rcnn', 'retinanet', 'deformable_detr'])
 def test_a_whole_compiled_detector_trains_as_it_does_itself(name: str) -> None:
     model, batch = toy(name)
     wished = training_step(model, model.forward, batch)
     assert_same_step(training_step(model, torch.compile(model.forward, backend='eager'), batch), wished)
+
+
+@whole
+def test_a_whole_compiled_distilled_student_trains_as_it_does_itself(tmp_path: Path) -> None:
+    from tests.small_runs import distilled
+    from tests.toys import paired, saved_teacher, toy_batch, toy_config
+    config = toy_config('faster_rcnn')
+    model = paired(distilled(config, dict(config=config, checkpoint=saved_teacher(tmp_path, config)))).train()
+    batch = model.data_preprocessor(toy_batch(num_items=[2, 2]), training=True)
+    wished = training_step(model, model.forward, batch)
+    assert_same_step(training_step(model, torch.compile(model.forward, backend='aot_eager'), batch), wished)
