@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from ckd_mmdet.classification.published import translate
 from ckd_mmdet.compat.loading import MALFORMED, UntrustedCheckpoint, trusting
-from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 LEARNED = 'distiller.'
@@ -164,33 +162,6 @@ def report_fit(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
         raise ValueError(f'`load_from` needs weights of this model: {text}. Give a checkpoint of the same '
                          'architecture, or leave `load_from` out.')
     return text
-
-
-class FitCheckpoint(Hook):
-    """Refuses a checkpoint that does not fill the Runner's model, which MMEngine only warns of.
-
-    Args:
-        checkpoint: What the Runner loads, for errors.
-        argument: By which the user gives it, for errors.
-    """
-
-    priority = 'VERY_HIGH'  # before EMAHook, which takes the weights as they are then
-
-    def __init__(self, checkpoint: str, argument: str = 'checkpoint') -> None:
-        self.checkpoint, self.argument = checkpoint, argument
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Give the weights the model's own names, and see that they are all its weights.
-
-        Raises:
-            ValueError: If they are not.
-        """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        weights = weights_of(checkpoint, self.checkpoint, self.argument)
-        load_weights(model, weights, self.checkpoint, 'the model of the config', self.argument)
-        checkpoint['state_dict'] = own_names(weights, model)
 
 
 def _plain_name(key: str, children: set[str]) -> str:

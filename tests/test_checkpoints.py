@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from ckd_mmdet.checkpoints import (
-    FitCheckpoint,
     checkpoint_classes,
     load_weights,
     own_names,
@@ -217,15 +216,3 @@ def test_the_fit_of_a_part_is_told_in_numbers_and_no_fit_is_refused() -> None:
     assert '6 keys (conv.weight, conv.bias, bn.weight, ...) of another shape' in report_fit(Net(), Net(3).state_dict())
     with pytest.raises(ValueError, match='`load_from` needs weights of this model: 0 of the 7 weights'):
         report_fit(Net(), {'head.weight': torch.ones(1)})
-
-
-def test_the_runner_loads_what_was_fitted() -> None:
-    class Runner:
-        model = Net()
-
-    weights = {f'model.{key}': value for key, value in Net().state_dict().items()}
-    for checkpoint in (dict(state_dict=weights, meta={}), dict(weights)):
-        FitCheckpoint('x.pth').after_load_checkpoint(Runner, checkpoint)
-        assert set(checkpoint['state_dict']) == set(Net().state_dict())
-    with pytest.raises(ValueError, match="`checkpoint` needs the weights of the model of the config, 'x.pth' does not"):
-        FitCheckpoint('x.pth').after_load_checkpoint(Runner, dict(state_dict=Net(3).state_dict()))

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ckd_mmdet.checkpoints import FitCheckpoint
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import check_data, open_config, plain_student
 from ckd_mmdet.files import check_writable
+from ckd_mmdet.fit_checkpoint import FitCheckpoint
 from ckd_mmdet.options import OptionsAction
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS

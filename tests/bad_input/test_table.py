@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests.bad_input import rows
 from tests.bad_input.bench import Bench, Row
+from tests.small_runs import ROOT
 
 ROWS = rows()
 
@@ -44,3 +46,10 @@ def test_there_are_enough_of_every_tool() -> None:
     tools = {row.tool for row in ROWS.values()}
     assert len(ROWS) >= 200 and tools >= {'train', 'test', 'export', 'compare', 'analyze', 'benchmark', 'coverage',
                                           'make_digit_scenes', 'demo', 'Distiller'}
+
+
+def test_the_documentation_has_their_number() -> None:
+    text = ' '.join((ROOT / 'docs/how-it-works.md').read_text().split())
+    kinds = Counter(row.kind for row in ROWS.values())
+    assert (f"Of {len(ROWS)} wrong inputs over all tools, {kinds['clear']} are refused in our own words, "
+            f"{kinds['raw']} in other people's that name the thing, and {kinds['accepted']} are accepted") in text

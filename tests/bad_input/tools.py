@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.lab.demo import plan as demo
 from ckd_mmdet.lab.jobs.commands import told_in_one_line
 
@@ -68,6 +69,11 @@ def other(b: Bench) -> Path:
     return saved(dict(state_dict={key: value for key, value in weights.items() if 'rpn' not in key}))(b)
 
 
+def shuffled(b: Bench) -> Path:
+    loaded = torch.load(good(b), weights_only=False)
+    return saved(dict(state_dict=loaded['state_dict'], meta=dict(dataset_meta=dict(classes=CLASSES[::-1]))))(b)
+
+
 def diverged(b: Bench) -> Path:
     return saved(dict(state_dict={'a.weight': torch.full((1,), float('nan'))}, meta={}))(b)
 
@@ -91,6 +97,8 @@ TEST = {
         words=r'.* is no whole checkpoint \(ValueError: it is no file that torch\.save wrote\)\.'),
     'test: other weights': on('test', plain, other, real=True,
         words='`checkpoint` needs the weights of the model of the config, .* does not fit it: 6 keys'),
+    'test: classes in another order': on('test', plain, shuffled, real=True,
+        words="`checkpoint` needs the classes of the test data in their order; 'zero' is class 9 in '.* and label 0"),
     'test: an unfit name of the predictions': on('test', plain, good, '--out', 'x.json',
         words=r'--out needs a file that ends in \.pkl, got x\.json'),
     'test: predictions where a file is': on('test', plain, good, '--out', lambda b: taken(b) / 'x.pkl',
