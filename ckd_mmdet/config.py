@@ -15,6 +15,7 @@ import ckd_mmdet.compat  # noqa: F401  `ckd_mmdet::` in a config
 from ckd_mmdet.classification import require_mmpretrain
 from ckd_mmdet.compat.hub import pkg_resources_explained
 from ckd_mmdet.options import merge_options
+from ckd_mmdet.text import class_map_for_config
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.hooks import Hook
@@ -125,10 +126,10 @@ def check_bases(config: str, above: tuple[str, ...] = ()) -> None:
 
 
 def add_hook(cfg: Config) -> None:
-    """Name ``DistillHook`` in ``custom_hooks``, where it is not yet named.
+    """Name ``DistillHook`` in ``custom_hooks``, where it is not yet named, and let the class maps be written.
 
     Raises:
-        ValueError: If these are no list of dicts.
+        ValueError: If the hooks are no list of dicts.
     """
     given = cfg.get('custom_hooks') or []
     if not isinstance(given, list | tuple) or not all(isinstance(hook, dict | Hook) for hook in given):
@@ -136,6 +137,10 @@ def add_hook(cfg: Config) -> None:
     hooks = list(given)
     if not any(isinstance(hook, dict) and hook.get('type') in (HOOK, 'DistillHook') for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=HOOK)]
+    teacher = (cfg.get('model') or {}).get('teacher')
+    for one in [teacher, *teacher.values()] if isinstance(teacher, dict) else []:
+        if isinstance(one, dict) and 'class_map' in one:
+            one.class_map = class_map_for_config(one.class_map)
 
 
 def plain_student(cfg: Config) -> None:

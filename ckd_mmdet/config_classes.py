@@ -22,7 +22,7 @@ class ClassPairing:
 
 
 def pair_classes(student: Config, teacher: Config, scorings: tuple[Scoring, Scoring] | None,
-                 class_map: str | Mapping[str, str] | None) -> ClassPairing:
+                 class_map: str | Mapping[str, str] | list | None) -> ClassPairing:
     """Pair the classes of two plain configs by what they say of them.
 
     A teacher may have more scores than names: those without a name stay out.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ckd_mmdet.text import plain
 from mmengine.config import Config
 
 
@@ -28,7 +29,7 @@ def explain(cfg: Config) -> str:
     rows.append(('classes', cfg.distillation.classes))
     if cfg.get('work_dir'):
         rows.append(('config', os.path.join(cfg.work_dir, os.path.basename(cfg.filename))))
-    return '\n'.join(f'{name:<10}{text}' for name, text in rows)
+    return '\n'.join(f'{name:<10}{plain(text)}' for name, text in rows)
 
 
 def rows_of(alignment: Mapping[str, Any]) -> str:

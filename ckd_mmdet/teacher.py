@@ -33,7 +33,8 @@ class FrozenTeacher:
         config: The teacher's own config: a path, ``'mmdet::...'``, or a dict (a whole config, or its ``model``).
         checkpoint: Path or address of its weights; with an ``mmdet::`` config the model zoo's by default.
         class_map: Where its classes are not the student's: ``'name'`` pairs equal names, a dict names the teacher's
-            class for each of the student's; see :func:`ckd_mmdet.classes.match_classes`.
+            class for each of the student's, also as a list of pairs; see
+            :func:`ckd_mmdet.classes.match_classes`.
         check_accuracy: Whether ``DistillHook`` stops a run whose teacher classifies at chance level.
         check_preprocessing: Whether both models' preprocessing is compared on a sample. If not, what the teacher is
             fed with follows from the settings of both data preprocessors alone.
@@ -44,12 +45,12 @@ class FrozenTeacher:
     """
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
-                 class_map: str | dict[str, str] | None = None, check_accuracy: bool = True,
+                 class_map: str | dict[str, str] | list | None = None, check_accuracy: bool = True,
                  check_preprocessing: bool = True, trusted: bool = False) -> None:
         self.config = read_teacher_config(config)
         self.name = str(config) if isinstance(config, str | Path) else 'the given config'
         self.checkpoint = str(checkpoint or zoo_address(config))
-        self.class_map = class_map
+        self.class_map = dict(class_map) if isinstance(class_map, list | tuple) else class_map
         self.check_accuracy = check_accuracy
         self.check_preprocessing = check_preprocessing
         loaded, weights = read_checkpoint(self.checkpoint, 'teacher.checkpoint', trusted=trusted)

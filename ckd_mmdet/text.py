@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 CONTROLS = {'\n': '\\n', '\r': '\\r', '\t': '\\t'}
 
@@ -41,6 +43,13 @@ def for_config(source: str) -> str:
     Two braces stand in it within quotes only, where ``\x7b`` is one.
     """
     return source.replace('{{', r'{\x7b')
+
+
+def class_map_for_config(class_map: Any) -> Any:
+    """A class map as MMEngine can write it to a config: pairs, where a name would break out of its quotes as a key."""
+    if not isinstance(class_map, Mapping) or all(repr(str(key)) == f"'{key}'" for key in class_map):
+        return class_map
+    return [list(pair) for pair in class_map.items()]
 
 
 def _is_control(character: str) -> bool:

@@ -16,14 +16,17 @@ import torch
 from ckd_mmdet import choice
 from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import HOOK, class_names, student_of
+from ckd_mmdet.explanation import explain
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.method_options import student_options
 from ckd_mmdet.registry import MODELS
+from ckd_mmdet.student_export import mend_dumped_config
 from ckd_mmdet.teacher import FrozenTeacher
 from mmdet.models import RetinaNet
 from mmengine.config import Config
 
 from tests.small_runs import ROOT, run_config, run_tool, student_config
+from tests.test_text import NASTY
 from tests.toys import saved_teacher, toy_batch, toy_config
 
 NO_ADDRESS = 'mmdet::faster_rcnn/faster-rcnn_r18_fpn_8xb8-amp-lsj-200e_coco.py'
@@ -249,6 +252,21 @@ def test_a_given_class_map_wins() -> None:
                    class_map=dict(cat='kitten', cow='cow'))
     assert cfg.model.teacher.class_map == dict(cat='kitten', cow='cow')
     assert cfg.distillation.classes.endswith('2 paired by `class_map`: cat (as kitten), cow')
+
+
+def test_names_that_would_break_out_of_a_config_are_paired_dumped_and_read_again(tmp_path: Path) -> None:
+    # as keys, MMEngine puts them between quotes as they are
+    ours, theirs = tuple(NASTY), tuple(f'{name}, theirs' for name in NASTY)
+    class_map = dict(zip(ours, theirs, strict=True))
+    cfg = attached(plain('faster_rcnn', ours, num_classes=len(ours)),
+                   plain('faster_rcnn', theirs, num_classes=len(theirs)), class_map=class_map)
+    cfg.dump(tmp_path / 'whole.py')
+    mend_dumped_config(tmp_path / 'whole.py')
+    again = Config.fromfile(tmp_path / 'whole.py')
+    assert again.to_dict() == cfg.to_dict() and dict(again.model.teacher.class_map) == class_map
+    shown = explain(cfg).splitlines()
+    assert all(line.isprintable() for line in shown)
+    assert [line.split()[0] for line in shown if line[0] != ' '] == ['teacher', 'aligner', 'loss', 'rows', 'classes']
 
 
 def test_three_classes_meet_the_eighty_of_coco() -> None:
