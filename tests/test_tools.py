@@ -41,10 +41,10 @@ def measured(monkeypatch: pytest.MonkeyPatch, config: Path, checkpoint: Path, wo
     return metrics(work_dir), pickle.loads(out.read_bytes())
 
 
-def same_predictions(ours: list, theirs: list) -> bool:
-    """Whether they are equal to the last bit, and any."""
+def same_predictions(ours: list, theirs: list, tolerance: float = 0.0) -> bool:
+    """Whether they are equal, to the last bit by default, and any."""
     return len(ours) == len(theirs) == 4 and all(len(prediction['pred_instances']['scores']) for prediction in ours) \
-        and all(torch.equal(a['pred_instances'][key], b['pred_instances'][key])
+        and all(torch.allclose(a['pred_instances'][key], b['pred_instances'][key], tolerance, tolerance)
                 for a, b in zip(ours, theirs, strict=True) for key in ('bboxes', 'scores', 'labels'))
 
 
@@ -168,7 +168,8 @@ def test_test_works_outside_the_repository(trained: Path, tmp_path: Path, monkey
     assert 'Average Precision' in done.stdout
     assert len(list((tmp_path / 'sub').glob('*/pictures/*.png'))) == 4
     _, ours = measured(monkeypatch, trained / 'plain.py', trained / 'run/epoch_1.pth', tmp_path / 'here')
-    assert same_predictions(pickle.loads(out.read_bytes()), ours)
+    # another process may round otherwise: kernels are chosen by where the memory lies
+    assert same_predictions(pickle.loads(out.read_bytes()), ours, 1e-4)
 
 
 def test_test_time_augmentation_is_the_configs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
