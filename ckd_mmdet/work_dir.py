@@ -6,17 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from ckd_mmdet.files import check_writable
+from ckd_mmdet.lock import locked, release
 from ckd_mmdet.saving import NOTES
 from mmengine.config import Config
-from mmengine.logging import print_log
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOCK = '.training'
 """The file that a training locks; it stays when the training ends."""
@@ -41,16 +35,16 @@ def held(cfg: Config) -> Iterator[None]:
         return
     folder = Path(cfg.work_dir)
     check_writable(folder, '--work-dir')
-    with open(folder / LOCK, 'a+') as file:
-        _lock(file, folder)
+
+    def refusal(holder: str) -> Exception:
+        return ValueError(f'another training works in {folder}, or is left from a launcher that has died (process '
+                          f'{holder}). Wait for its end, end it, or give another `--work-dir`.')
+
+    with locked(folder / LOCK, refusal) as lock:
         try:
-            file.truncate(0)
-            file.write(f'{os.getpid()}\n')
-            file.flush()
             yield
         finally:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_UN)  # data workers may still hold the file open
+            release(lock)  # data workers may still hold the file open
 
 
 def refuse_a_training(cfg: Config, *, overwrite: bool) -> None:
@@ -87,17 +81,3 @@ def is_first(cfg: Config) -> bool:
     """Whether this is the first, or the only, process of a training."""
     ranks = (os.environ[name] for name in RANKS if name in os.environ)
     return cfg.get('launcher', 'none') == 'none' or next(ranks, '0') == '0'
-
-
-def _lock(file: TextIO, folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        raise ValueError(f'another training works in {folder}, or is left from a launcher that has died (process '
-                         f'{file.read().strip()}). Wait for its end, end it, or give another `--work-dir`.') from error
-    except OSError as error:  # a file system without locks
-        print_log(f'{folder} cannot be locked ({error.strerror}): see that no second training works in it.',
-                  logger='current')

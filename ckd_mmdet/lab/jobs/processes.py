@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import time
@@ -11,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ckd_mmdet.lock import locked
 
 TAIL = 20
 """Lines of a failed command's log that are shown."""
@@ -102,18 +103,13 @@ def only_one(folder: Path) -> Iterator[int]:
     Raises:
         RuntimeError: If the folder is in use.
     """
+    def refusal(holder: str) -> Exception:
+        return RuntimeError(f'another command, or a training that it left behind, still works in {folder} (started by '
+                            f'process {holder}); wait for its end, or end it.')
+
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / '.lock', 'a+') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise RuntimeError(f'another command, or a training that it left behind, still works in {folder} (started '
-                               f'by process {file.read().strip()}); wait for its end, or end it.') from error
-        file.truncate(0)
-        file.write(f'{os.getpid()}\n')
-        file.flush()
-        yield file.fileno()
+    with locked(folder / '.lock', refusal) as lock:
+        yield lock
 
 
 def tail(log: Path) -> list[str]:
