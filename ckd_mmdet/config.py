@@ -140,7 +140,7 @@ def add_hook(cfg: Config) -> None:
     teacher = (cfg.get('model') or {}).get('teacher')
     for one in [teacher, *teacher.values()] if isinstance(teacher, dict) else []:
         if isinstance(one, dict) and 'class_map' in one:
-            one.class_map = class_map_for_config(one.class_map)
+            one['class_map'] = class_map_for_config(one['class_map'])
 
 
 def plain_student(cfg: Config) -> None:

@@ -241,6 +241,20 @@ def try_moment(make: Make, whole: Path, folder: Path, at: int) -> list[str]:
     return faults(whole, folder) if ended == 0 else [f'resumed, it ended with {ended} ({log})']
 
 
+def shared_out(work: Callable[[Sequence[int]], int], parts: Sequence[Sequence[int]]) -> int:
+    """The sum of what copies of this process return, each of which works on a part."""
+    pipes = [os.pipe() for _ in parts]
+    for part, (_, write) in zip(parts, pipes, strict=True):
+        if os.fork() == 0:
+            os.write(write, bytes([min(work(part), 255)]))
+            os._exit(0)
+        os.close(write)
+    answers = [os.read(read, 1) for read, _ in pipes]
+    if not all(answers):
+        sys.exit('a part of the moments ended early; its error stands above.')
+    return sum(answer[0] for answer in answers)
+
+
 def chosen(names: Sequence[str], most: int) -> list[int]:
     """Moments at even distances, beside all of the last two saves."""
     saves = [i for i, name in enumerate(names) if '.pth' in name or 'last_checkpoint' in name]
@@ -251,6 +265,7 @@ def chosen(names: Sequence[str], most: int) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--every', action='store_true', help='every moment, not just those of two saves and 20 more')
+    parser.add_argument('--workers', type=int, default=1, help='moments that are tried at the same time')
     args = parser.parse_args()
     torch.set_num_threads(1)  # a copy of this process has no other threads
     from ckd_mmdet.lab.datasets.digit_scenes import CLASSES, make_digit_scenes
@@ -276,14 +291,19 @@ def main() -> None:
         if in_a_process(whole, folder / 'whole.log'):
             sys.exit((folder / 'whole.log').read_text())
         names = listed.read_text().splitlines()
-        wanted = range(len(names)) if args.every else chosen(names, 20)
-        wrong = 0
-        for at in wanted:
-            told = try_moment(make, folder / 'whole', folder / f'killed_{at}', at)
-            wrong += bool(told)
-            print(f'{at:4} {names[at]}: {"; ".join(told) or "equal"}', flush=True)
-            if told and (log := folder / f'killed_{at}.log').exists():
-                print('     ' + '\n     '.join(log.read_text().splitlines()[-5:]))
+        wanted = list(range(len(names))) if args.every else chosen(names, 20)
+
+        def try_all(moments: Sequence[int]) -> int:
+            wrong = 0
+            for at in moments:
+                told = try_moment(make, folder / 'whole', folder / f'killed_{at}', at)
+                wrong += bool(told)
+                print(f'{at:4} {names[at]}: {"; ".join(told) or "equal"}', flush=True)
+                if told and (log := folder / f'killed_{at}.log').exists():
+                    print('     ' + '\n     '.join(log.read_text().splitlines()[-5:]))
+            return wrong
+
+        wrong = shared_out(try_all, [wanted[place::args.workers] for place in range(args.workers)])
         kinds = Counter('a save' if '.p' in names[at] or 'last_ch' in names[at] or '.to_be' in names[at] else
                         'training or validation' for at in wanted)
         print(f'{len(wanted)} of {len(names)} moments ({", ".join(f"{n} in {kind}" for kind, n in kinds.items())}): '
