@@ -36,9 +36,11 @@ class Unfinished:
 
     Args:
         notes: A file that keeps ``remove`` between the writing and the removal, for the run that goes on after a kill.
+        folders: Where the run saves, and may remove; resumed elsewhere, it leaves what another folder has.
     """
 
     notes: Path
+    folders: frozenset[Path] = frozenset()
     saved: bool = False
     remove: list[Path] = field(default_factory=list)
 
@@ -70,8 +72,9 @@ class WholeFiles(LocalBackend):
         self.run.saved = True
 
     def remove(self, filepath: str | Path) -> None:
-        """Note a file to be removed when the save is finished."""
-        self.run.remove.append(Path(filepath))
+        """Note a file to be removed when the save is finished, if it is one of the run's own."""
+        if Path(filepath).resolve().parent in self.run.folders:
+            self.run.remove.append(Path(filepath))
 
 
 class FinishSaving(Hook):
@@ -138,7 +141,8 @@ def make_saving_atomic(runner: Runner) -> None:
         return
     notes = Path(runner.work_dir, NOTES)
     remove = [Path(line) for line in notes.read_text().splitlines()] if notes.exists() else []
-    WholeFiles.unfinished[run] = Unfinished(notes, remove=remove)
+    folders = frozenset(_folder(hook, runner).resolve() for hook in ours)
+    WholeFiles.unfinished[run] = Unfinished(notes, folders, remove=remove)
     for hook in ours:
         hook.file_client_args, hook.backend_args = None, dict(backend=BACKEND, run=run)
         for part in _parts(hook, runner):
@@ -151,11 +155,14 @@ def _is_local(hook: CheckpointHook) -> bool:
     return '://' not in str(hook.out_dir or '') and storage in ({}, dict(backend='local'), dict(backend='disk'))
 
 
+def _folder(hook: CheckpointHook, runner: Runner) -> Path:
+    return Path(hook.out_dir, Path(runner.work_dir).name) if hook.out_dir else Path(runner.work_dir)
+
+
 def _parts(hook: CheckpointHook, runner: Runner) -> Iterator[Path]:
     """Files that a killed run was writing."""
-    folder = Path(hook.out_dir, Path(runner.work_dir).name) if hook.out_dir else Path(runner.work_dir)
     if is_main_process():
-        yield from folder.glob(str(part_of(Path('*.pth'))))
+        yield from _folder(hook, runner).glob(str(part_of(Path('*.pth'))))
         yield from (part_of(Path(runner.work_dir, name)) for name in (LAST, NOTES, 'student.py'))
 
 

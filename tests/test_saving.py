@@ -117,6 +117,17 @@ def test_what_a_failed_run_wanted_to_remove_is_no_other_runs(tmp_path: Path) -> 
     assert names(tmp_path / 'killed') == ['epoch_1.pth']
 
 
+def test_a_run_that_goes_on_in_another_folder_takes_nothing_from_the_first(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_at('write', 2, patch)
+        toy_runner(tmp_path / 'first', save_best='acc').train()
+    left = names(tmp_path / 'first')
+    assert left == ['best_acc_epoch_1.pth', 'epoch_1.pth']
+    toy_runner(tmp_path / 'second', resume=tmp_path / 'first/epoch_1.pth', save_best='acc').train()
+    assert names(tmp_path / 'first') == left
+    assert names(tmp_path / 'second') == ['best_acc_epoch_2.pth', 'epoch_3.pth']
+
+
 # a full disk
 
 def no_space(*unused: object) -> None:
