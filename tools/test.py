@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
-from ckd_mmdet.config import check_data, open_config, plain_student
+from ckd_mmdet.config import open_config, plain_student
+from ckd_mmdet.data_files import check_data
 from ckd_mmdet.files import check_writable
 from ckd_mmdet.fit_checkpoint import FitCheckpoint
 from ckd_mmdet.options import OptionsAction

@@ -6,8 +6,9 @@ import os
 from ckd_mmdet.auto import distill_config, run_name
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
-from ckd_mmdet.config import add_hook, check_data, open_config
+from ckd_mmdet.config import add_hook, open_config
 from ckd_mmdet.data_check import check_boxes
+from ckd_mmdet.data_files import check_data
 from ckd_mmdet.labels import check_config_names
 from ckd_mmdet.method_options import CLASS_MAP, parse_method, read_class_map, read_weight
 from ckd_mmdet.options import OptionsAction, check_numbers

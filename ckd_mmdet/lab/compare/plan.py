@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.checkpoints import load_weights, read_checkpoint
-from ckd_mmdet.config import check_data, class_names, read_config
+from ckd_mmdet.config import class_names, read_config
+from ckd_mmdet.data_files import check_data
 from ckd_mmdet.lab.compare.methods import ALONE, BROKEN, Method, Pair, check_names, make_method
 from ckd_mmdet.lab.compare.metric import check_metric, main_metric
 from ckd_mmdet.lab.jobs.files import digest, digest_file, write_whole
