@@ -511,7 +511,7 @@ def _write_split(root: Path, split: str, count: int, *, size: int, seed: int, dr
     (root / 'annotations').mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
-    for index in tqdm(range(count), desc=f'DigitScenes {split}', unit='image'):
+    for index in tqdm(range(count), desc=f'DigitScenes {split}', unit='image', disable=None):
         scene = draw_scene(split, index, size=size, seed=seed, drawing=drawing)
         # Noise hardly compresses, so that a higher level would only cost time.
         Image.fromarray(scene.image).save(root / split / _image_name(index), compress_level=1)

@@ -270,13 +270,14 @@ def test_the_categories_are_zero_to_nine_with_ids_one_to_ten(small_set: Path) ->
     assert CLASSES[0] == 'zero' and CLASSES[9] == 'nine'
 
 
-def test_images_have_the_size_asked_for(tmp_path: Path) -> None:
+def test_images_have_the_size_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = make_digit_scenes(tmp_path / 'set', train=1, val=0, size=200)
     with Image.open(out / 'train' / '000001.png') as image:
         assert image.size == (200, 200) and image.mode == 'RGB'
     (record,) = annotations(out, 'train')['images']
     assert (record['width'], record['height']) == (200, 200)
     assert annotations(out, 'val')['images'] == []
+    assert capsys.readouterr().err == ''  # a progress bar is for a terminal
 
 
 def test_a_set_that_is_already_there_is_left_alone(
