@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ckd_mmdet.lab.analyze.data import Images
-from ckd_mmdet.lab.analyze.rows import Rows
+from ckd_mmdet.lab.analyze.rows import ImageRows
 from ckd_mmdet.losses.preview import Preview
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class Example:
     """Share of the rows of its strip that are easier."""
 
 
-def difficulties(rows: Rows) -> np.ndarray:
+def difficulties(rows: ImageRows) -> np.ndarray:
     r"""Each row's cross entropy over the mean of *all* rows, background apart; shape ``(n,)``.
 
     As :class:`ckd_mmdet.losses.preview.Preview` has it in training, where the mean is a batch's.
@@ -62,7 +62,7 @@ def choose(difficulty: np.ndarray, images: np.ndarray, count: int) -> np.ndarray
     return order[sorted(chosen)]
 
 
-def strips(rows: Rows, images: Images, preprocessor: nn.Module, count: int) -> dict[str, list[Example]]:
+def strips(rows: ImageRows, images: Images, preprocessor: nn.Module, count: int) -> dict[str, list[Example]]:
     """Examples by what they are: ``'images'``; of RoIs ``'objects'`` and ``'background'``."""
     difficulty = difficulties(rows)
     probabilities = rows.samples.student.logits.softmax(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from ckd_mmdet.lab.analyze.rows import Rows
+from ckd_mmdet.lab.analyze.rows import ImageRows
 from ckd_mmdet.samples import Side
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -76,7 +76,7 @@ def embed(name: str, side: Side, labels: np.ndarray, num_classes: int) -> Embedd
     return Embedding(name, points, labels, of, silhouette)
 
 
-def embed_all(rows: list[Rows], count: int) -> list[Embedding]:
+def embed_all(rows: list[ImageRows], count: int) -> list[Embedding]:
     """The teacher, on the first student's rows, then every student on its own."""
     num_classes = rows[0].samples.num_classes
     found = []

@@ -17,7 +17,7 @@ from ckd_mmdet.lab.analyze.data import Images, choose_images
 from ckd_mmdet.lab.analyze.difficulty import Example, difficulties, strips
 from ckd_mmdet.lab.analyze.embedding import embed_all
 from ckd_mmdet.lab.analyze.matrices import KINDS, differences, matrix, size_of
-from ckd_mmdet.lab.analyze.rows import Rows, Taught, listen, make_pair, names_of, open_student
+from ckd_mmdet.lab.analyze.rows import ImageRows, Taught, listen, make_pair, names_of, open_student
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.jobs.files import write_whole
 
@@ -156,7 +156,7 @@ def draw_sweep(folders: Sequence[Path], out: Path | None = None, metric: str | N
     return _write(out or folders[0], files)
 
 
-def _matrices(settings: Analysis, pair: Taught, images: Images, rows: Sequence[Rows], classes: Sequence[str],
+def _matrices(settings: Analysis, pair: Taught, images: Images, rows: Sequence[ImageRows], classes: Sequence[str],
               say: Callable[[str], None]) -> tuple[dict, dict]:
     files: dict[str, bytes] = {}
     numbers = {}
@@ -170,7 +170,7 @@ def _matrices(settings: Analysis, pair: Taught, images: Images, rows: Sequence[R
     return files, dict(matrices=numbers)
 
 
-def _embeddings(settings: Analysis, pair: Taught, images: Images, rows: Sequence[Rows], classes: Sequence[str],
+def _embeddings(settings: Analysis, pair: Taught, images: Images, rows: Sequence[ImageRows], classes: Sequence[str],
                 say: Callable[[str], None]) -> tuple[dict, dict]:
     say('t-SNE')
     found = embed_all(list(rows), settings.rows)
@@ -180,7 +180,7 @@ def _embeddings(settings: Analysis, pair: Taught, images: Images, rows: Sequence
     return ({'features.png': pictures.scatter(found, classes, rows[0].samples.num_classes)}, dict(features=numbers))
 
 
-def _examples(settings: Analysis, pair: Taught, images: Images, rows: Sequence[Rows], classes: Sequence[str],
+def _examples(settings: Analysis, pair: Taught, images: Images, rows: Sequence[ImageRows], classes: Sequence[str],
               say: Callable[[str], None]) -> tuple[dict, dict]:
     if not (pair.of_images or all(one.boxes is not None for one in rows)):
         kind = type(pair.pairing.alignment.aligner).__name__
@@ -198,14 +198,14 @@ def _examples(settings: Analysis, pair: Taught, images: Images, rows: Sequence[R
     return files, dict(difficulty=numbers)
 
 
-def _deciles(rows: Rows) -> dict[str, list[float]]:
+def _deciles(rows: ImageRows) -> dict[str, list[float]]:
     """Of the difficulty: its least, nine in between, its greatest."""
     difficulty, background = difficulties(rows), rows.labels == rows.samples.num_classes
     kinds = {'objects': ~background, 'background': background} if background.any() else {'all': ~background}
     return {kind: np.quantile(difficulty[mask], DECILES).tolist() for kind, mask in kinds.items() if mask.any()}
 
 
-def _accuracies(rows: Rows) -> dict[str, Any]:
+def _accuracies(rows: ImageRows) -> dict[str, Any]:
     """Of both sides, over the rows that hold an object: the share whose label has the greatest score."""
     foreground = rows.labels < rows.samples.num_classes
     labels = rows.labels[foreground]

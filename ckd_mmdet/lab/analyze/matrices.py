@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from ckd_mmdet.lab.analyze.rows import Rows
+from ckd_mmdet.lab.analyze.rows import ImageRows
 
 KINDS = ('logits', 'standardised', 'correlation')
 
@@ -69,7 +69,7 @@ def matrix(kind: str, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return means if kind == 'logits' else standardised(means)
 
 
-def differences(kind: str, rows: Rows) -> np.ndarray:
+def differences(kind: str, rows: ImageRows) -> np.ndarray:
     """The student's matrix less the teacher's, over the same rows; shape ``(c, c)``."""
     student, teacher = (matrix(kind, side.logits.numpy(), rows.labels)
                         for side in (rows.samples.student, rows.samples.teacher))

@@ -33,7 +33,7 @@ LATE = 1000
 
 
 @dataclass(frozen=True)
-class Rows:
+class ImageRows:
     """What one student and its teacher say of all chosen images, on the CPU; rows to be ignored are left out."""
 
     name: str
@@ -136,7 +136,7 @@ def make_pair(student: Config, teacher: str | dict | None, checkpoint: str | Non
                 cfg.distillation.aligner[0])
 
 
-def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
+def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> ImageRows:
     """Load the student's weights, and let both speak of the images; always the same rows for the same weights.
 
     Their layers are in evaluation mode. RoIs are those that *this* student proposes and samples, with a fixed seed:
@@ -164,7 +164,7 @@ def listen(pair: Taught, name: str, checkpoint: str, images: Images) -> Rows:
         raise ValueError(f'{name}: none of the {len(images)} images has a row with a label; take more with '
                          '`--batches`, or see that the validation data have annotations.')
     boxes = [part for _, part in found if part is not None]
-    return Rows(name, samples, torch.cat(boxes) if len(boxes) == len(found) else None)
+    return ImageRows(name, samples, torch.cat(boxes) if len(boxes) == len(found) else None)
 
 
 def join(parts: Sequence[AlignedSamples]) -> AlignedSamples:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ckd_mmdet.lab.analyze.difficulty import as_rgb, choose, crop, difficulties
-from ckd_mmdet.lab.analyze.rows import Rows
+from ckd_mmdet.lab.analyze.rows import ImageRows
 from ckd_mmdet.samples import AlignedSamples, Side
 from torch import nn
 
@@ -26,7 +26,7 @@ def test_no_image_is_shown_twice_while_there_are_others() -> None:
 def test_difficulty_is_relative_to_the_mean_of_all_rows_background_apart() -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 0.0, 0.0]])
     labels = torch.tensor([0, 1, 2, 2])
-    rows = Rows('kd', AlignedSamples(Side(logits), Side(logits), 2, labels, torch.arange(4)), None)
+    rows = ImageRows('kd', AlignedSamples(Side(logits), Side(logits), 2, labels, torch.arange(4)), None)
     losses = [-torch.log_softmax(row, 0)[label].item() for row, label in zip(logits, labels, strict=True)]
     means = [sum(losses[:2]) / 2, sum(losses[2:]) / 2]
     assert difficulties(rows) == pytest.approx([losses[i] / means[i // 2] for i in range(4)], rel=1e-5)

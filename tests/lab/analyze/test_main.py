@@ -8,7 +8,7 @@ import pytest
 import torch
 from ckd_mmdet.lab.analyze.data import choose_images
 from ckd_mmdet.lab.analyze.main import Analysis, analyze
-from ckd_mmdet.lab.analyze.rows import LATE, Rows, Taught, listen, load_student, make_pair, names_of, open_student
+from ckd_mmdet.lab.analyze.rows import LATE, ImageRows, Taught, listen, load_student, make_pair, names_of, open_student
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
@@ -46,7 +46,7 @@ def pair_of(folder: Path, student: str = 'student', teacher: str = 'teacher') ->
     return make_pair(cfg, str(folder / f'{teacher}.py'), str(folder / f'{teacher}.pth')), cfg
 
 
-def heard(folder: Path, checkpoint: str) -> Rows:
+def heard(folder: Path, checkpoint: str) -> ImageRows:
     pair, cfg = pair_of(folder)
     return listen(pair, checkpoint, str(folder / f'{checkpoint}.pth'), choose_images(cfg, 5))
 
