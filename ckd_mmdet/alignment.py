@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.aligners import Aligner, is_classifier
 from ckd_mmdet.classes import Scoring
 from ckd_mmdet.functional import agreement
 from ckd_mmdet.losses import DistillLoss
@@ -74,6 +74,11 @@ class Alignment:
         """
         if self.of_maps:
             self.aligner.widths(student, teacher)
+            needing = self.needing('boxes')
+            if needing and is_classifier(student):
+                raise ValueError(f'`alignments.{self.name}` needs boxes of objects for {", ".join(needing)}, and a '
+                                 f'{type(student).__name__} classifies whole images; take '
+                                 f'{as_commands(["l2", "pkd", "cwd"])}.')
             return None
         scorings = self.aligner.scorings(student, teacher)
         self._check_labels(student)

@@ -71,7 +71,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     made = Config(cfg.to_dict(), cfg_text=f'# by ckd_mmdet.distill_config, method {method}',
                   filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
     made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by,
-                      alignments=_alignments(choice, wanted, loss_weight, selector))
+                      alignments=_alignments(choice, wanted, loss_weight, selector, not hasattr(models[0], 'roi_head')))
     merge_options(made, options)
     levels = _pair_levels(made.model.alignments, *models)
     check_inputs(made, *models)
@@ -109,7 +109,7 @@ def run_name(student: str | None, method: str, teacher: str | Path | Config | No
 
 
 def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str | dict | None,
-                selector: str | dict | Sequence[str | dict] | None) -> dict[str, dict]:
+                selector: str | dict | Sequence[str | dict] | None, one_stage: bool) -> dict[str, dict]:
     """Alignments by name; methods on the same rows share one."""
     alignments: dict[str, dict] = {}
     for part in parts:
@@ -117,7 +117,8 @@ def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str 
         for name, aligner in (dict(neck=dict(type='NeckAligner')) if maps else choice.aligners).items():
             recipe = _recipe(part.name, aligner['type'], choice)
             weight = next(given for given in (part.loss_weight, loss_weight, recipe.loss_weight) if given is not None)
-            losses = {key: {**loss, **recipe.settings.get(key, {})} for key, loss in METHODS[part.name].items()}
+            settings = {**recipe.settings, **(recipe.one_stage if one_stage else {})}
+            losses = {key: {**loss, **settings.get(key, {})} for key, loss in METHODS[part.name].items()}
             losses = {key: {**loss, 'loss_weight': _times(weight, loss, part.name)} for key, loss in losses.items()}
             rows = {} if maps else dict(selector=_rows(recipe, choice) if selector is None else read_selector(selector))
             there = alignments.get(name)

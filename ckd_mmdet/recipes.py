@@ -18,6 +18,8 @@ class Recipe:
     """Of a loss by its name, where they are others than in :data:`METHODS`."""
     without_labels: dict | None = None
     """The selector for a student whose rows have no labels, where ``selector`` needs some."""
+    one_stage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings of a loss by its name for a student without a RoI head, where they are others."""
 
 
 METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
@@ -33,6 +35,9 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
     'reviewkd': dict(loss_reviewkd=dict(type='ReviewKDLoss')),
+    'cwd': dict(loss_cwd=dict(type='CWDLoss')),
+    'fgd': dict(loss_fgd=dict(type='FGDLoss')),
+    'mgd': dict(loss_mgd=dict(type='MGDLoss')),
 }
 
 SAYS = {  # each in a few words, for `--help`
@@ -45,13 +50,17 @@ SAYS = {  # each in a few words, for `--help`
     'l2': 'squared differences of the feature maps',
     'pkd': 'PKD, correlations of the feature maps',
     'reviewkd': 'ReviewKD, feature maps merged from the top down',
+    'cwd': 'CWD, where in the image each channel is active',
+    'fgd': 'FGD, feature maps object by object, and the whole image',
+    'mgd': "MGD, the teacher's maps made again from masked ones",
 }
 
 ALL, FOREGROUND = dict(type='All'), dict(type='Foreground')
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
-# All of these are ours; README and docs/study.md have those that are measured (not dist, pkd, reviewkd). The released
-# CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
+# dist, pkd, reviewkd, cwd, fgd, mgd). The released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109),
+# configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -77,6 +86,10 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'l2': Recipe(None, 1.0),
         'pkd': Recipe(None, 6.0),  # as mmrazor's configs of PKD (arXiv 2207.02039)
         'reviewkd': Recipe(None, 1.0),  # as released for Faster R-CNN R101 -> R50
+        'cwd': Recipe(None, 10.0),  # as mmrazor's configs of CWD (arXiv 2011.13256), for five levels
+        # the published weights, of two-stage detectors by default, of RetinaNet and GFL in `one_stage`
+        'fgd': Recipe(None, 1.0, one_stage=dict(loss_fgd=dict(alpha=1e-3, beta=5e-4, gamma=5e-4, lambda_=5e-6))),
+        'mgd': Recipe(None, 1.0, one_stage=dict(loss_mgd=dict(alpha=2e-5, mask_ratio=0.65))),
     },
     'QueryAligner': OBJECTS,
     'ObjectAligner': OBJECTS,

@@ -84,6 +84,11 @@ class AlignedMaps:
     """Shape ``(N, d_s, h, w)`` each; width, height and channels change with the level."""
     teacher: Sequence[Tensor]
     """Shape ``(N, d_t, h, w)`` each."""
+    boxes: Sequence[Tensor] | None = None
+    """The true objects of each image, shape ``(m, 4)``: x1, y1, x2, y2 in pixels of the batch; ``None`` of images that
+    are classified."""
+    image_size: tuple[int, int] | None = None
+    """Height and width of the padded batch in pixels: what the maps cover."""
 
     def __len__(self) -> int:
         return len(self.student[0])

@@ -18,8 +18,9 @@ from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import HOOK, class_names, student_of
 from ckd_mmdet.explanation import explain
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.method_options import student_options
-from ckd_mmdet.registry import MODELS
+from ckd_mmdet.registry import MODELS, build_part
 from ckd_mmdet.student_export import mend_dumped_config
 from ckd_mmdet.teacher import FrozenTeacher
 from mmdet.models import RetinaNet
@@ -233,6 +234,14 @@ def test_a_pure_python_config_can_be_changed_and_dumped(method: str, tmp_path: P
     assert isinstance(MODELS.build(student_of(again.model) if method == 'ckd' else again.model), RetinaNet)
 
 
+@pytest.mark.parametrize(('detector', 'alpha', 'mask_ratio'), [('faster_rcnn', 5e-5, 0.45), ('retinanet', 1e-3, 0.65)])
+def test_fgd_and_mgd_have_the_published_weights_of_their_kind_of_detector(detector: str, alpha: float,
+                                                                          mask_ratio: float) -> None:
+    losses = attached(plain(detector), plain(detector), 'fgd+mgd').model.alignments.neck.losses
+    assert build_part(MODELS, losses.loss_fgd, DistillLoss, 'fgd').factors[0] == alpha
+    assert build_part(MODELS, losses.loss_mgd, DistillLoss, 'mgd').mask_ratio == mask_ratio
+
+
 # classes
 
 @pytest.mark.parametrize(('ours', 'theirs', 'class_map', 'said'), [
@@ -305,8 +314,8 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
 
 
 @pytest.mark.parametrize(('attach_it', 'text'), [
-    (pair(method='dark'), '`method` needs one of ckd, kd, dkd, dist, pckd, features, l2, pkd, reviewkd, several of '
-                          "them joined by +, or none, got 'dark'."),
+    (pair(method='dark'), '`method` needs one of ckd, kd, dkd, dist, pckd, features, l2, pkd, reviewkd, cwd, fgd, '
+                          "mgd, several of them joined by +, or none, got 'dark'."),
     (pair(method='ckd+none'), "joined by +, or none, got 'ckd+none'."),
     (pair(method='ckd+ckd:2'), "joined by +, or none, got 'ckd+ckd:2'."),
     (pair(method='l2:much'), "`L2Loss` needs a `loss_weight` that is a number, a dict "

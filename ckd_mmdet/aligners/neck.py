@@ -10,6 +10,7 @@ from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.samples import AlignedMaps, Widths
 from ckd_mmdet.taps import ModuleTap
 from mmdet.models.backbones.csp_darknet import Focus
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
@@ -39,7 +40,7 @@ class NeckAligner(Aligner):
         ValueError: If the lists are of different lengths, or empty.
     """
 
-    provides = frozenset({'maps'})
+    provides = frozenset({'maps', 'boxes'})
 
     def __init__(self, levels: Sequence[int] | None = None, teacher_levels: Sequence[int] | None = None,
                  resize: bool = False) -> None:
@@ -79,7 +80,7 @@ class NeckAligner(Aligner):
                 raise RuntimeError(f"expected the teacher's maps to have the student's heights and widths, {sizes[0]}, "
                                    f'saw {sizes[1]}; set `resize=True`')
             answer = [_resized(level, size) for level, size in zip(answer, sizes[0], strict=True)]
-        return AlignedMaps(student, [level.detach() for level in answer])
+        return AlignedMaps(student, [level.detach() for level in answer], *_objects(data_samples))
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,14 @@ def _way_out(ours: Sequence[int], theirs: Sequence[int]) -> str:
     levels, teacher_levels = (','.join(str(pair[side]) for pair in pairs) for side in range(2))
     return (f'pair others with `{key}.levels=[{levels}] model.alignments.neck.aligner.teacher_levels='
             f'[{teacher_levels}]{resize}`')
+
+
+def _objects(data_samples: Sequence[BaseDataElement]) -> tuple[list[Tensor], tuple[int, int]] | tuple[None, None]:
+    """Boxes of each image, and height and width of the padded batch; ``None`` of images that are classified."""
+    if not data_samples or not all('gt_instances' in sample for sample in data_samples):
+        return None, None
+    height, width = data_samples[0].metainfo['batch_input_shape']  # the images' own sizes may be smaller
+    return [get_box_tensor(sample.gt_instances.bboxes) for sample in data_samples], (height, width)
 
 
 def _strides(levels: Sequence[Tensor]) -> list[int]:

@@ -5,11 +5,12 @@ from .category import category_contrast, center_alignment, center_scores, featur
 from .contrast import ckd_loss, other_id, same_id
 from .dist import dist_loss
 from .dkd import dkd_loss
+from .fgd import fgd_terms, object_weights
 from .kd import binary_kd_loss, class_log_odds, kd_loss, standardized
-from .maps import hcl_loss, l2_loss, pkd_loss
+from .maps import cwd_loss, hcl_loss, l2_loss, pkd_loss
 from .preview import binary_cross_entropy, cross_entropy, preview_threshold, preview_weights, relative_difficulty
 
 __all__ = ['agreement', 'binary_cross_entropy', 'binary_kd_loss', 'category_contrast', 'center_alignment',
-           'center_scores', 'ckd_loss', 'class_log_odds', 'cross_entropy', 'dist_loss', 'dkd_loss',
-           'feature_alignment', 'hcl_loss', 'kd_loss', 'l2_loss', 'other_id', 'pkd_loss', 'preview_threshold',
-           'preview_weights', 'relative_difficulty', 'same_id', 'standardized']
+           'center_scores', 'ckd_loss', 'class_log_odds', 'cross_entropy', 'cwd_loss', 'dist_loss', 'dkd_loss',
+           'feature_alignment', 'fgd_terms', 'hcl_loss', 'kd_loss', 'l2_loss', 'object_weights', 'other_id', 'pkd_loss',
+           'preview_threshold', 'preview_weights', 'relative_difficulty', 'same_id', 'standardized']

@@ -1,4 +1,4 @@
-"""Feature maps: the hint of FitNet, PKD's correlation and the hierarchical context loss of ReviewKD."""
+"""Feature maps: the hint of FitNet, PKD's correlation, CWD's attention and ReviewKD's hierarchical context loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from .checks import in_one_precision
+from .checks import in_one_precision, positive
 
 EPSILON = 1e-6
 """Added to the spread of a channel, as released: one that does not vary stays 0 instead of being divided by zero."""
@@ -31,7 +31,7 @@ def l2_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes are not equal or not four-dimensional.
     """
-    student, teacher = _paired_maps(student, teacher, 'l2_loss')
+    student, teacher = paired_maps(student, teacher, 'l2_loss')
     return _mean_square(student - teacher)
 
 
@@ -63,8 +63,33 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes are not equal or not four-dimensional.
     """
-    student, teacher = _paired_maps(student, teacher, 'pkd_loss')
+    student, teacher = paired_maps(student, teacher, 'pkd_loss')
     return _mean_square(_standardized(student) - _standardized(teacher)) / 2
+
+
+def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    r"""Divergence of where in an image each channel is active.
+
+    .. math:: \ell_i = \frac{T^2}{d} \sum_c \mathrm{KL}\big(\mathrm{softmax}_{yx}(t_{ic} / T) \,\|\,
+              \mathrm{softmax}_{yx}(s_{ic} / T)\big)
+
+    (channel-wise distillation, arXiv 2011.13256; summed over the places, never their mean).
+
+    Args:
+        student: Maps, shape ``(N, d, h, w)``; ``N`` images, ``d`` channels, ``h`` rows of ``w`` places.
+        teacher: The teacher's maps of the same images, shape ``(N, d, h, w)``; no gradient flows to it.
+        temperature: ``T``, greater than 0.
+
+    Returns:
+        Loss of each image, shape ``(N,)``, in at least float32; 0 where each map has one place.
+
+    Raises:
+        ValueError: If the shapes are not equal or not four-dimensional, or ``temperature`` is out of range.
+    """
+    positive(temperature, 'temperature', 'cwd_loss')
+    student, teacher = paired_maps(student, teacher, 'cwd_loss')
+    ours, theirs = (F.log_softmax(maps.flatten(2) / temperature, 2) for maps in (student, teacher))
+    return temperature**2 * F.kl_div(ours, theirs, reduction='none', log_target=True).sum(2).mean(1)
 
 
 def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -86,7 +111,7 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         ValueError: If the shapes are not equal or not four-dimensional.
     """
-    student, teacher = _paired_maps(student, teacher, 'hcl_loss')
+    student, teacher = paired_maps(student, teacher, 'hcl_loss')
     difference = student - teacher  # a pool of it is the difference of the pools
     loss, weight, weights = _mean_square(difference), 1.0, 1.0
     for side in POOLS:
@@ -97,7 +122,7 @@ def hcl_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return loss / weights
 
 
-def _paired_maps(student: Tensor, teacher: Tensor, function: str) -> tuple[Tensor, Tensor]:
+def paired_maps(student: Tensor, teacher: Tensor, function: str) -> tuple[Tensor, Tensor]:
     """Check that both are ``(N, d, h, w)`` and give them in at least float32, the teacher's without gradient."""
     if student.ndim != 4 or student.shape != teacher.shape:
         raise ValueError(

@@ -5,10 +5,13 @@ from .category import CategoryContrastLoss, CenterAlignmentLoss, FeatureAlignmen
 from .ckd import CKDLoss
 from .dist import DISTLoss
 from .dkd import DKDLoss
+from .fgd import FGDLoss
 from .kd import KDLoss
-from .maps import L2Loss, MapLoss, PKDLoss
+from .maps import CWDLoss, L2Loss, MapLoss, PKDLoss
+from .mgd import MGDLoss
 from .preview import Preview
 from .review import ReviewKDLoss
 
-__all__ = ['CKDLoss', 'CategoryContrastLoss', 'CenterAlignmentLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss',
-           'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'MapLoss', 'PKDLoss', 'Preview', 'ReviewKDLoss', 'RowLoss']
+__all__ = ['CKDLoss', 'CWDLoss', 'CategoryContrastLoss', 'CenterAlignmentLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss',
+           'FGDLoss', 'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'MGDLoss', 'MapLoss', 'PKDLoss', 'Preview',
+           'ReviewKDLoss', 'RowLoss']

@@ -6,7 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
-from ckd_mmdet.functional import l2_loss, pkd_loss
+from ckd_mmdet.functional import cwd_loss, l2_loss, pkd_loss
+from ckd_mmdet.functional.checks import positive
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedMaps, Widths
 from torch import Tensor, nn
@@ -69,7 +70,8 @@ class MapLoss(DistillLoss[AlignedMaps]):
             raise ValueError(f'`{type(self).__name__}` was built for {levels[0]} levels, got {levels[1]} of the '
                              f'student and {levels[2]} of the teacher; give the levels whose widths it was built for.')
         pairs = zip(self.projected(aligned.student), aligned.teacher, strict=True)
-        return torch.stack([self.per_image(student, teacher).mean() for student, teacher in pairs]).sum()
+        return torch.stack([self.per_image(level, student, teacher, aligned).mean()
+                            for level, (student, teacher) in enumerate(pairs)]).sum()
 
     def of_student(self, aligned: AlignedMaps) -> list[Tensor]:
         return list(aligned.student)
@@ -79,15 +81,22 @@ class MapLoss(DistillLoss[AlignedMaps]):
         return [projector(level) for projector, level in zip(self.projectors, maps, strict=True)]
 
     @abstractmethod
-    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Loss of each image on one level, shape ``(N,)``, ``N >= 1``, float32."""
+    def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
+        """Loss of each image on one level, shape ``(N,)``, ``N >= 1``, float32.
+
+        Args:
+            level: Which one, from 0.
+            student: The student's maps in the teacher's width, shape ``(N, d_t, h, w)``.
+            teacher: The teacher's, of the same shape.
+            aligned: All levels, and what is known of the images.
+        """
 
 
 @MODELS.register_module()
 class L2Loss(MapLoss):
     """Mean squared difference of the maps, summed over the levels (the hint of FitNet, arXiv 1412.6550)."""
 
-    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
         return l2_loss(student, teacher)
 
 
@@ -99,5 +108,28 @@ class PKDLoss(MapLoss):
     of the joined batch. Scale and offset of a channel do not count, so that it suits a teacher of another architecture.
     """
 
-    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
         return pkd_loss(student, teacher)
+
+
+@MODELS.register_module()
+class CWDLoss(MapLoss):
+    """Divergence of where each channel is active, summed over the levels (CWD, arXiv 2011.13256).
+
+    Args:
+        temperature: Of the softmax over the places, greater than 0; 1 as released.
+        project: As of :class:`MapLoss`.
+        loss_weight: Factor of the sum; 10 as in mmrazor, for five levels.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, temperature: float = 1.0, project: bool | None = None,
+                 loss_weight: float | str | Mapping = 1.0) -> None:
+        super().__init__(project, loss_weight)
+        positive(temperature, 'temperature', 'CWDLoss')
+        self.temperature = temperature
+
+    def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
+        return cwd_loss(student, teacher, self.temperature)

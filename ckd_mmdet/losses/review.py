@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from ckd_mmdet.functional import hcl_loss
 from ckd_mmdet.registry import MODELS
-from ckd_mmdet.samples import Widths
+from ckd_mmdet.samples import AlignedMaps, Widths
 from torch import Tensor, nn
 
 from .maps import MapLoss
@@ -66,7 +66,7 @@ class ReviewKDLoss(MapLoss):
             out.append(fusion.widen(fused))
         return out[::-1]
 
-    def per_image(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
         return hcl_loss(student, teacher)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from ckd_mmdet.aligners import NeckAligner, input_channels
 from ckd_mmdet.aligners.neck import features_of
+from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedMaps, Widths
+from mmdet.structures.bbox import HorizontalBoxes
 from torch import nn
 
 from tests.aligners.scenes import copied, hear, prepared, task_loss, training
@@ -43,6 +45,32 @@ def test_another_teacher_gives_other_maps() -> None:
     student, teacher = training(toy_model(toy_config('retinanet'))), toy_model(toy_config('retinanet'), seed=1).eval()
     aligned = asked(NeckAligner(), student, teacher)
     assert not any(torch.equal(*pair) for pair in zip(aligned.student, aligned.teacher, strict=True))
+
+
+def test_the_maps_know_the_objects_in_pixels_of_the_padded_batch() -> None:
+    student = training(toy_model(toy_config('retinanet')))
+    heard = hear(NeckAligner(), student, toy_batch(num_items=[3, 0]))
+    aligned = NeckAligner().ask(student, student.extract_feat(heard.inputs), heard.tape, heard.data_samples)
+    assert aligned.image_size == tuple(heard.inputs.shape[2:])
+    assert [len(boxes) for boxes in aligned.boxes] == [3, 0]
+    assert all(torch.equal(boxes, sample.gt_instances.bboxes)
+               for boxes, sample in zip(aligned.boxes, heard.data_samples, strict=True))
+    for sample in heard.data_samples:
+        sample.gt_instances.bboxes = HorizontalBoxes(sample.gt_instances.bboxes)
+    again = NeckAligner().ask(student, student.extract_feat(heard.inputs), heard.tape, heard.data_samples)
+    assert torch.equal(again.boxes[0], aligned.boxes[0])
+
+
+@pytest.mark.parametrize('kind', ['CWDLoss', 'FGDLoss', 'MGDLoss'])
+def test_a_batch_without_objects_still_teaches(kind: str) -> None:
+    student, teacher = training(toy_model(toy_config('retinanet'))), toy_model(toy_config('retinanet'), seed=1).eval()
+    loss = MODELS.build(dict(type=f'ckd_mmdet.{kind}'))
+    loss.build_parts(NeckAligner().widths(student, teacher))
+    aligned = asked(NeckAligner(), student, teacher, toy_batch(num_items=[0, 0]))
+    value = loss(aligned)
+    value.backward()
+    assert value.isfinite() and value > 0
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in loss.parameters())
 
 
 def test_swapped_images_swap_their_maps() -> None:

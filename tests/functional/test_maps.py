@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from ckd_mmdet.functional import hcl_loss, l2_loss, pkd_loss
+from ckd_mmdet.functional import cwd_loss, hcl_loss, l2_loss, pkd_loss
 from ckd_mmdet.functional.maps import EPSILON
 from torch import Tensor
 
@@ -29,6 +29,16 @@ def pkd_images(student: Tensor, teacher: Tensor) -> list[float]:
     n, d, h, w = student.shape
     return [sum((s[i][c][k] - t[i][c][k])**2 for c in range(d) for k in range(h * w)) / (2 * d * h * w)
             for i in range(n)]
+
+
+def cwd_images(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> list[float]:
+    def shares(rows: Map) -> list[float]:
+        powers = [math.exp(x / temperature) for x in _flat(rows)]
+        return [power / sum(powers) for power in powers]
+
+    return [_mean([temperature**2 * sum(q * math.log(q / p) for p, q in zip(shares(s), shares(t), strict=True))
+                   for s, t in zip(ours, theirs, strict=True)])
+            for ours, theirs in zip(student.tolist(), teacher.tolist(), strict=True)]
 
 
 def hcl_images(student: Tensor, teacher: Tensor) -> list[float]:
@@ -77,7 +87,7 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-LOSSES = {l2_loss: l2_images, pkd_loss: pkd_images, hcl_loss: hcl_images}
+LOSSES = {l2_loss: l2_images, pkd_loss: pkd_images, hcl_loss: hcl_images, cwd_loss: cwd_images}
 Loss = Callable[[Tensor, Tensor], Tensor]
 every_loss = pytest.mark.parametrize('loss', LOSSES, ids=lambda loss: loss.__name__)
 
@@ -94,6 +104,14 @@ def test_it_equals_the_loop(loss: Loss, shape: tuple[int, ...]) -> None:
 def test_its_gradient_is_that_of_finite_differences(loss: Loss, shape: tuple[int, ...]) -> None:
     student, teacher = random_pair(shape)
     assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student.requires_grad_())
+
+
+@pytest.mark.parametrize(('temperature', 'expected'), [(1.0, 0.286585), (2.0, 0.291251), (4.0, 0.286458)])
+def test_the_divergence_of_the_places_worked_out_by_hand(temperature: float, expected: float) -> None:
+    student, teacher = (torch.tensor(side, dtype=torch.float64).reshape(1, 2, 2, 2) for side in (
+        [[1, 0, -1, 2], [0.5, 0.5, 0, -0.5]], [[2, 0, 0, 1], [0, 1, -1, 0]]))
+    assert cwd_loss(student, teacher, temperature).item() == pytest.approx(expected, abs=1e-6)
+    assert cwd_images(student, teacher, temperature) == pytest.approx([expected], abs=1e-6)
 
 
 def test_the_squares_are_meaned_over_channels_and_places() -> None:
@@ -127,7 +145,7 @@ def test_scale_and_offset_of_a_channel_do_not_count_for_a_correlation() -> None:
 def test_the_statistics_of_a_correlation_are_those_of_the_batch_and_the_other_losses_know_one_image_alone() -> None:
     student, teacher = random_pair()
     assert abs(pkd_loss(student[:1], teacher[:1]) - pkd_loss(student, teacher)[0]) > 1e-2
-    for loss in (l2_loss, hcl_loss):
+    for loss in (l2_loss, hcl_loss, cwd_loss):
         torch.testing.assert_close(loss(student[1:2], teacher[1:2]), loss(student, teacher)[1:2])
 
 
