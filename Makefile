@@ -13,8 +13,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 .PHONY: help install demo demo-classification test lint again
 
 help:
-	@echo 'make demo          train a teacher, a student alone and a student with CKD; table, report and picture'
-	@echo 'make demo QUICK=1  the same within three minutes, on a few images'
+	@echo 'make demo          a student alone, with CKD and as is recommended, taught by a shipped teacher; table and picture'
+	@echo 'make demo QUICK=1  the same on fewer scenes, two minutes after the set-up'
+	@echo 'make demo FULL=1   the same with more scenes and steps, and a teacher that it trains'
+	@echo "make demo SEEDS='0 1 2'"
+	@echo '                   the same over these seeds; finished ones are kept'
 	@echo 'make demo-classification'
 	@echo '                   a teacher of handwritten digits, then students alone, with KD, CKD and PCKD; table and plots'
 	@echo "make demo-classification SEEDS='0 1'"
@@ -32,7 +35,8 @@ install: $(READY)
 	@echo 'Ready: $(BIN)/python'
 
 demo: $(READY)
-	@$(BIN)/python tools/demo.py $(if $(filter-out 0,$(QUICK)),--quick)
+	@$(BIN)/python tools/demo.py $(if $(filter-out 0,$(QUICK)),--quick) $(if $(filter-out 0,$(FULL)),--full) \
+		$(if $(SEEDS),--seeds $(SEEDS))
 
 demo-classification: $(READY)
 	@$(BIN)/python tools/demo_classification.py $(if $(SEEDS),--seeds $(SEEDS))

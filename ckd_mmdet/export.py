@@ -15,7 +15,7 @@ from ckd_mmdet.files import write_whole
 from torch import Tensor
 
 
-def export_student(checkpoint: str | Path, out: str | Path, overwrite: bool = False) -> Path:
+def export_student(checkpoint: str | Path, out: str | Path, overwrite: bool = False, half: bool = False) -> Path:
     """Write the student's weights and class names, nothing of the optimizer and nothing of the distillation.
 
     Args:
@@ -23,6 +23,7 @@ def export_student(checkpoint: str | Path, out: str | Path, overwrite: bool = Fa
             ``state_dict``: those are taken.
         out: File to write.
         overwrite: Whether an existing file may be replaced.
+        half: Whether the weights are written in half precision: half the size, loaded like others.
 
     Returns:
         ``out``.
@@ -45,7 +46,25 @@ def export_student(checkpoint: str | Path, out: str | Path, overwrite: bool = Fa
     if 'state_dict' not in loaded:
         raise ValueError(f'`checkpoint` needs a training checkpoint with a `state_dict`, {checkpoint} has none.')
     meta = loaded.get('meta')
-    return write_student(weights, meta if isinstance(meta, Mapping) else {}, out)
+    return write_student(in_half(weights) if half else weights, meta if isinstance(meta, Mapping) else {}, out)
+
+
+def in_half(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Weights in half precision.
+
+    Raises:
+        ValueError: If a finite one is beyond its range, 65504.
+    """
+    halved: OrderedDict[str, Any] = OrderedDict()
+    for key, value in weights.items():
+        is_real = isinstance(value, Tensor) and value.is_floating_point()
+        halved[key] = value.half() if is_real else value
+        if is_real and bool((halved[key].isfinite() != value.isfinite()).any()):
+            raise ValueError(f'`--half` needs weights between -65504 and 65504, {key!r} has {value.abs().max():g}; '
+                             'export without it.')
+    if hasattr(weights, '_metadata'):
+        halved._metadata = weights._metadata  # type: ignore[attr-defined]  # where torch keeps it
+    return halved
 
 
 def write_student(state_dict: Mapping[str, Tensor], meta: Mapping[str, Any], out: str | Path) -> Path:

@@ -94,3 +94,20 @@ def test_the_tool_overwrites_and_trusts_when_told(checkpoint: Path, tmp_path: Pa
         run_tool(monkeypatch, 'export', tmp_path / 'model.pth', tmp_path / 'two.pth')
     run_tool(monkeypatch, 'export', tmp_path / 'model.pth', tmp_path / 'two.pth', '--trust-checkpoint')
     assert (tmp_path / 'two.pth').exists()
+
+
+def test_in_half_precision_the_student_is_half_the_size_and_loads_like_another(checkpoint: Path, tmp_path: Path,
+                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    run_tool(monkeypatch, 'export', checkpoint, tmp_path / 'half.pth', '--half')
+    whole = torch.load(export_student(checkpoint, tmp_path / 'whole.pth'), weights_only=False)['state_dict']
+    half = torch.load(tmp_path / 'half.pth', weights_only=False)['state_dict']
+    for key, value in whole.items():
+        expected = value.half() if value.is_floating_point() else value
+        assert half[key].dtype == expected.dtype and torch.equal(half[key], expected)
+
+
+def test_a_weight_beyond_half_precision_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    torch.save(dict(state_dict={'a.weight': torch.tensor([1.0, 7e4])}), tmp_path / 'big.pth')
+    with pytest.raises(ValueError, match="`--half` needs weights between -65504 and 65504, 'a.weight' has 70000"):
+        export_student(tmp_path / 'big.pth', tmp_path / 'out.pth', half=True)
+    assert not (tmp_path / 'out.pth').exists()

@@ -97,6 +97,14 @@ def test_the_demo_of_classification_takes_seeds(given: tuple, passed: str, copy:
     assert said.split() == ['.venv/bin/python', 'tools/demo_classification.py', *passed.split()]
 
 
+@pytest.mark.parametrize(('given', 'passed'), [
+    ((), ''), (('QUICK=1',), '--quick'), (('QUICK=0', 'FULL=1', 'SEEDS=0 1'), '--full --seeds 0 1')])
+def test_the_demo_takes_its_size_and_seeds(given: tuple, passed: str, copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    said = make(copy, '--just-print', 'demo', *given).stdout.replace('\\\n', '')
+    assert said.split() == ['.venv/bin/python', 'tools/demo.py', *passed.split()]
+
+
 @pytest.mark.parametrize('pip', ['exit 1', 'kill -9 $PPID'])
 def test_a_failed_or_killed_setup_does_not_look_finished(pip: str, copy: Path) -> None:
     for _ in range(2):  # the second begins anew

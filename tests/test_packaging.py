@@ -68,9 +68,12 @@ def files(folder: Path) -> dict[str, bytes]:
             if path.is_file() and '__pycache__' not in path.parts}
 
 
-def test_the_installed_package_carries_all_configs_and_tools(installed):
+def test_the_installed_package_carries_all_configs_and_tools_and_no_weights(installed):
     for folder in ('configs', 'tools'):
-        assert files(installed / 'ckd_mmdet/.mim' / folder) == files(ROOT / folder)
+        ours = {path: content for path, content in files(ROOT / folder).items() if not path.endswith('.pth')}
+        assert files(installed / 'ckd_mmdet/.mim' / folder) == ours
+    with pytest.raises(AssertionError, match='its teacher, .*, which only the repository has'):
+        python('-m', 'ckd_mmdet', 'demo', folder=installed, path=installed)
 
 
 def test_a_config_outside_the_repository_names_our_parts(installed, tmp_path):

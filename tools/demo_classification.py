@@ -14,8 +14,10 @@ import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 
 with lab_imports():
+    from ckd_mmdet.classification import require_mmpretrain
     from ckd_mmdet.lab.compare.report import as_shown
-    from ckd_mmdet.lab.demo.classification import DIGITS, run_demo
+    from ckd_mmdet.lab.demo.classification import DIGITS
+    from ckd_mmdet.lab.demo.main import run_demo
     from tqdm import tqdm
 
 
@@ -28,6 +30,7 @@ def main() -> None:
     os.chdir(Path(__file__).resolve().parents[1])  # the configs' paths start there
     started = time.monotonic()
     with told_in_one_line():
+        require_mmpretrain()
         found = run_demo(DIGITS, args.seeds)
     print(as_shown(DIGITS.matrix))
     print(f'The demo took {tqdm.format_interval(time.monotonic() - started)} (without what was found finished).')

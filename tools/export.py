@@ -12,12 +12,13 @@ def main() -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('out')
     parser.add_argument('--overwrite', action='store_true', help='replace the file OUT if it is there')
+    parser.add_argument('--half', action='store_true', help='in half precision: half the size')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read a checkpoint that could run code; only if you trust whoever made it')
     args = parser.parse_args()
     try:
         with trusting(args.trust_checkpoint):
-            print(f'wrote {export_student(args.checkpoint, args.out, args.overwrite)}')
+            print(f'wrote {export_student(args.checkpoint, args.out, args.overwrite, args.half)}')
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
 

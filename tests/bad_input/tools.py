@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
-from ckd_mmdet.lab.demo import plan as demo
+from ckd_mmdet.lab.demo import detection as demo
 from ckd_mmdet.lab.jobs.commands import told_in_one_line
 
 from tests.bad_input.bench import Bench, Row
@@ -273,17 +272,35 @@ OTHERS = {
 }
 
 
-def settings(content: str) -> Callable[[Bench], None]:
-    def keep(b: Bench) -> None:
-        (b.folder / 'settings.json').write_text(content)
+def demo_with(change: Callable[[Bench], None], words: str) -> Row:
+    """A demo whose folder holds something else than it would write."""
+    def run(b: Bench) -> None:
+        scenes = demo.Scenes(b.folder / 'data', 1, 1, replace(demo.DEMO.demo, folder=b.folder / 'demo'))
+        change(b)
         with told_in_one_line():
-            demo.keep_settings(replace(demo.QUICK, folder=b.folder), {})
+            demo.run_detection(scenes, [0])
 
-    return keep
+    return Row('demo', run, words)
 
 
-UNREAD, OTHER = r'settings.json cannot be read, it is empty or cut off', 'holds a demo of other settings .data differ'
-DEMO = {f'demo: settings that are {name}': Row('demo', settings(content), words) for name, (content, words) in {
-    'empty': ('', UNREAD), 'cut off': ('{"data": {', UNREAD), 'a list': ('[]', OTHER), 'a number': ('3', OTHER),
-    'of another demo': (json.dumps(dict(data=3)), OTHER)}.items()}
+def holds(name: str, content: str) -> Callable[[Bench], None]:
+    def write(b: Bench) -> None:
+        path = b.folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+
+    return write
+
+
+PLAN = 'demo/matrix/matrix.json'
+DEMO = {
+    'demo: quick and full at once': tool('demo', '--quick', '--full',
+        words='--full: not allowed with argument --quick'),
+    'demo: a seed that is none': tool('demo', '--seeds', 'x', words="argument --seeds: invalid int value: 'x'"),
+    'demo: a plan that is cut off': demo_with(holds(PLAN, '{"seeds": ['),
+        r'matrix\.json cannot be read, it is empty, cut off or no JSON'),
+    'demo: a plan that is a list': demo_with(holds(PLAN, '[]'), r'matrix\.json is not what compare\.py writes'),
+    'demo: a folder of something else': demo_with(holds('demo/matrix/x', ''),
+        r'needs a folder that is new, empty or a matrix of before, .*matrix holds something else'),
+}
 ROWS = {**TEST, **EXPORT, **COMPARE, **ANALYZE, **OTHERS, **DEMO}

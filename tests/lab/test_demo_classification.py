@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from ckd_mmdet.config import read_config
-from ckd_mmdet.lab.demo.classification import DIGITS, Demo, make_teacher, run_demo
+from ckd_mmdet.lab.demo.classification import DIGITS
+from ckd_mmdet.lab.demo.main import Demo, make_teacher, run_demo
 
 from tests.small_classifiers import classifier_config, run_config
 

@@ -18,22 +18,22 @@ RIGHT, WRONG, MISSED = '#00e676', '#ff5252', '#ffd600'
 
 
 @dataclass(frozen=True)
-class Boxes:
+class Detections:
     """Boxes ``(n, 4)`` as x1, y1, x2, y2 in pixels, class indices ``(n,)`` and scores ``(n,)``, ``None`` for truth."""
 
     boxes: np.ndarray
     labels: np.ndarray
     scores: np.ndarray | None = None
 
-    def above(self, threshold: float) -> Boxes:
+    def above(self, threshold: float) -> Detections:
         """The detections with at least this score."""
         if self.scores is None:
             return self
         kept = self.scores >= threshold
-        return Boxes(self.boxes[kept], self.labels[kept], self.scores[kept])
+        return Detections(self.boxes[kept], self.labels[kept], self.scores[kept])
 
 
-def read_truth(ann_file: Path, count: int) -> tuple[list[str], list[Boxes], list[str]]:
+def read_truth(ann_file: Path, count: int) -> tuple[list[str], list[Detections], list[str]]:
     """Names of the first ``count`` images of a COCO file, their boxes, and the class names."""
     coco = json.loads(ann_file.read_text())
     index = {category['id']: i for i, category in enumerate(coco['categories'])}
@@ -43,11 +43,11 @@ def read_truth(ann_file: Path, count: int) -> tuple[list[str], list[Boxes], list
         own = [note for note in coco['annotations'] if note['image_id'] == image['id']]
         corners = np.array([note['bbox'] for note in own], dtype=float).reshape(-1, 4)
         corners[:, 2:] += corners[:, :2]
-        truths.append(Boxes(corners, np.array([index[note['category_id']] for note in own], dtype=int)))
+        truths.append(Detections(corners, np.array([index[note['category_id']] for note in own], dtype=int)))
     return [image['file_name'] for image in images], truths, [category['name'] for category in coco['categories']]
 
 
-def match(found: Boxes, truth: Boxes, overlap: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+def match(found: Detections, truth: Detections, overlap: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Which detections are right, ``(n,)``, and which objects are found, ``(m,)``.
 
     As COCO counts: best score first, each takes the object of its class that it overlaps most, and only once.
@@ -70,7 +70,7 @@ def iou(first: np.ndarray, second: np.ndarray) -> float:
     return float(both / total) if total > 0 else 0.0
 
 
-def draw(images: Sequence[Path], truths: Sequence[Boxes], columns: Mapping[str, Sequence[Boxes]],
+def draw(images: Sequence[Path], truths: Sequence[Detections], columns: Mapping[str, Sequence[Detections]],
          classes: Sequence[str], out: Path, threshold: float = 0.5) -> None:
     """Draw one row an image: ground truth, then each of ``columns``; scores below ``threshold`` are left out."""
     rows, width = len(images), len(columns) + 1
@@ -95,14 +95,14 @@ def draw(images: Sequence[Path], truths: Sequence[Boxes], columns: Mapping[str, 
     figure.savefig(out, dpi=130)
 
 
-def _draw_found(axis: Axes, found: Boxes, truth: Boxes, classes: Sequence[str]) -> None:
+def _draw_found(axis: Axes, found: Detections, truth: Detections, classes: Sequence[str]) -> None:
     right, seen = match(found, truth)
     for box in truth.boxes[~seen]:
         _rectangle(axis, box, MISSED, linestyle='--')
     _draw_boxes(axis, found, classes, [RIGHT if hit else WRONG for hit in right])
 
 
-def _draw_boxes(axis: Axes, boxes: Boxes, classes: Sequence[str], colors: Sequence[str]) -> None:
+def _draw_boxes(axis: Axes, boxes: Detections, classes: Sequence[str], colors: Sequence[str]) -> None:
     image_width = axis.get_xlim()[1]
     for i, (box, label) in enumerate(zip(boxes.boxes, boxes.labels, strict=True)):
         layer = 3 if colors[i] == RIGHT else 2  # the right ones stay in sight where many overlap
