@@ -24,6 +24,7 @@ help:
 	@echo '                   the same over these seeds; finished ones are kept'
 	@echo 'make test          ruff, mypy and pytest'
 	@echo 'make test ALL=1    the same, and every row of configs/README.md is trained for two steps'
+	@echo 'make test FAST=1   ruff, mypy and the tests that need no detector, within a minute'
 	@echo 'make test SHUFFLE=1'
 	@echo '                   the same, files and tests in a random order; the number is its seed'
 	@echo 'make lint          ruff and mypy'
@@ -45,10 +46,16 @@ lint: $(READY)
 	@echo 'ruff' && $(BIN)/python -m ruff check --quiet .
 	@echo 'mypy' && $(BIN)/python -m mypy
 
+# What needs no detector: formulas, losses, and what chooses and counts rows.
+FAST_TESTS := tests/functional tests/losses tests/test_balance.py tests/test_classes.py tests/test_judgement.py \
+	tests/test_kills.py tests/test_layers.py tests/test_options.py tests/test_rows.py tests/test_samples.py \
+	tests/test_saving.py tests/test_selectors.py tests/test_text.py
+
 # One thread a worker: two processes on one core each are faster than one process on two.
 test: lint
 	@echo 'pytest, $(WORKERS) workers' && \
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' SHUFFLE='$(SHUFFLE)' $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' SHUFFLE='$(SHUFFLE)' $(BIN)/python -m pytest -n $(WORKERS) \
+	$(if $(filter-out 0,$(FAST)),$(FAST_TESTS)) $(PYTEST)
 
 # $(READY) is written last and taken away first: without it, a set-up was cut off, and starts from an empty folder.
 # It holds the folder that it was made in: the package of a copied or moved folder would still be the old one's.

@@ -33,7 +33,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
-         'data_check', 'image_check', 'missed_validation', 'options', 'work_dir',
+         'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
+         'work_dir',
          'distillation', 'distilled', 'explanation', 'export', 'fit', 'hook', 'judgement', 'labels', 'loading',
          'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
