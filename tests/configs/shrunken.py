@@ -70,23 +70,42 @@ def _of_classifiers() -> list[type]:
     return [ClsDataPreprocessor]
 
 
+def narrow(model: Any) -> None:
+    """An eighth of a ResNet's channels, few layers and queries of a transformer, in place; heads and necks stay."""
+    if model.backbone.type == 'ResNet' and 'base_channels' not in model.backbone:
+        model.backbone.base_channels = model.backbone.stem_channels = 8
+        model.neck.in_channels = [width // 8 for width in model.neck.in_channels]
+    if 'num_queries' in model:
+        model.num_queries, model.encoder.num_layers, model.decoder.num_layers = 20, 1, 2
+        if 'dn_cfg' in model:
+            model.dn_cfg.group_cfg.num_dn_queries = 10
+
+
 class RandomTeachers:
     """Checkpoints of models with random weights, saved once for each config and device.
 
     Made on the device ``meta``, one is of shapes alone, and fits models on that device.
+
+    Args:
+        folder: Where they are saved.
+        narrowed: Whether the models are :func:`narrow`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.saved = folder, {}
+    def __init__(self, folder: Path, narrowed: bool = False) -> None:
+        self.folder, self.narrowed, self.saved = folder, narrowed, {}
 
     def __call__(self, teacher: dict) -> dict:
         """The teacher's config with such a checkpoint."""
         name = teacher['config']
         key = name, str(torch.get_default_device())
+        cfg = read_config(name)
+        if self.narrowed and cfg.default_scope == 'mmdet':
+            narrow(cfg.model)
+            teacher = {**teacher, 'config': cfg.to_dict()}
         if key not in self.saved:
             self.saved[key] = str(self.folder / f'{len(self.saved)}.pth')
             meta = dict(dataset_meta=CocoDataset.METAINFO) if name.endswith('coco.py') else {}
-            model = build(read_config(name))
+            model = build(cfg)
             if hasattr(model, 'level_embed'):  # as the memory was until init_weights(), now and then NaN
                 nn.init.normal_(model.level_embed)
             torch.save(dict(meta=meta, state_dict=model.state_dict()), self.saved[key])
@@ -127,6 +146,7 @@ def two_steps(cfg: Config, folder: Path, scenes: Path) -> Config:
         loader.dataset = dict(type='ckd_mmdet.HandwrittenDigits', images_per_class=1, pipeline=[pack],
                               metainfo=dict(names or {}))
     else:
+        narrow(cfg.model.student)
         _small_images(cfg, folder, scenes)
     cfg.train_cfg.update(dict(max_iters=2) if 'max_iters' in cfg.train_cfg else dict(max_epochs=2 // per_epoch))
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg', 'test_dataloader', 'test_evaluator'):
@@ -148,7 +168,6 @@ def _small_images(cfg: Config, folder: Path, scenes: Path) -> None:
         if step.type in ('Resize', 'RandomChoiceResize'):
             step.update(dict(scale=(96, 64)) if 'scale' in step else dict(scales=[(96, 64)]))
         if step.type == 'RandomChoice':  # DETR's: one of two ways to resize
-            # large enough for DINO's 900 queries
-            step.update(transforms=[[dict(type='Resize', scale=(480, 320), keep_ratio=True)]])
+            step.update(transforms=[[dict(type='Resize', scale=(96, 64), keep_ratio=True)]])
     if 'rcnn' in cfg.model.student.get('train_cfg', {}):
         cfg.model.student.train_cfg.rcnn.sampler.num = 32

@@ -12,10 +12,11 @@ from functools import lru_cache
 
 import pytest
 from ckd_mmdet import auto
+from ckd_mmdet.aligners import neck
 from ckd_mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config
 from mmengine.registry import Registry
-from torch import nn
+from torch import Tensor, nn
 
 from tests.configs.shrunken import shapes_alone
 from tests.small_runs import ROOT
@@ -63,6 +64,7 @@ def made_by_train() -> Config:
         patch.chdir(ROOT)
         patch.setenv('LOCAL_RANK', '0')
         patch.setattr(auto, 'build_model', build_once)
+        patch.setattr(neck, '_probe', probe_once)
         return TRAIN['read_config'](TRAIN['parse_args']())
 
 
@@ -75,6 +77,16 @@ def build_once(cfg: Config) -> nn.Module:
         with shapes_alone():
             BUILT[key] = BUILD(cfg)
     return BUILT[key]
+
+
+PROBE, PROBED = neck._probe, {}
+
+
+def probe_once(model: nn.Module, aligner: neck.NeckAligner | None = None) -> list[Tensor]:
+    key = id(model), aligner is None  # the models stay in BUILT
+    if key not in PROBED:
+        PROBED[key] = PROBE(model, aligner)
+    return PROBED[key]
 
 
 def settings(cfg: Config) -> dict:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,50 +14,11 @@ import ckd_mmdet.compat  # noqa: F401
 import pytest
 from ckd_mmdet.config import read_config
 from mmengine.config import Config
-from mmengine.config import config as config_module
 from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, Registry
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
 HAS_MMPRETRAIN = find_spec('mmpretrain') is not None
-
-
-@pytest.fixture(scope='module', autouse=True)
-def each_file_is_read_once() -> Iterator[None]:
-    """The configs share their bases, and mmengine searches all of mmdet's metafiles for each."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache_files(patch)
-        yield
-
-
-def cache_files(patch: pytest.MonkeyPatch) -> None:
-    read, known = Config._file2dict, {}
-
-    def read_once(filename: str, *args: object, **options: object) -> tuple:
-        path = os.path.realpath(filename)
-        if path not in known:
-            known[path] = read(filename, *args, **options)
-        return copy.deepcopy(known[path])
-
-    patch.setattr(Config, '_file2dict', staticmethod(read_once))
-    patch.setattr(config_module, '_get_external_cfg_path', _found_once(config_module._get_external_cfg_path))
-
-
-def _found_once(find: Callable) -> Callable:
-    @lru_cache
-    def result(package: str, name: str) -> tuple[str | None, Exception | None]:
-        try:
-            return find(package, name), None
-        except ValueError as error:  # mmengine's answer to a file that no metafile names
-            return None, error
-
-    def find_once(package: str, name: str) -> str:
-        path, error = result(package, name)
-        if error is not None:
-            raise error
-        return path
-
-    return find_once
 
 
 def names(folder: str) -> list[str]:
@@ -147,6 +107,7 @@ def test_a_detectors_base_needs_no_mmpretrain(tmp_path: Path) -> None:
     code = ("import sys; sys.modules['mmpretrain'] = None\n"
             'from pathlib import Path\n'
             'from tests.configs.test_as_base import *\n'
+            'from tests.configs.read_once import cache_files\n'
             'cache_files(pytest.MonkeyPatch())\n'
             'assert not HAS_MMPRETRAIN\n'
             f'print([unknown_parts(read_as_base(name, Path({str(tmp_path)!r})), "mmdet") for name in {tried}])\n'
