@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def read_config(config: str | Path) -> Config:
     name = str(config)
     try:
         with pkg_resources_explained():
-            read = get_config(name) if '::' in name else Config.fromfile(name)
+            read = copy.deepcopy(of_package(name)) if '::' in name else Config.fromfile(name)
     except (SyntaxError, NameError) as error:
         line = getattr(error, 'lineno', None)
         at = f' (line {line})' if line else ''
@@ -51,6 +53,17 @@ def read_config(config: str | Path) -> Config:
     if read.get('default_scope') == 'mmpretrain':
         require_mmpretrain()
     return read
+
+
+@lru_cache(None)
+def of_package(name: str, pretrained: bool = False) -> Config:
+    """A package's config, read once, not to be changed: MMEngine reads all of the package's metafiles for each.
+
+    Args:
+        name: ``'mmdet::...'``.
+        pretrained: Whether it has the address of its weights, as ``model_path``.
+    """
+    return get_config(name, pretrained)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from ckd_mmdet.aligners import extract_maps
 from ckd_mmdet.checkpoints import checkpoint_classes, load_weights, read_checkpoint
-from ckd_mmdet.config import DISTILLER, class_names, read_config, stated_class_names, student_of
+from ckd_mmdet.config import DISTILLER, class_names, of_package, read_config, stated_class_names, student_of
 from ckd_mmdet.loading import compared, pipeline_of
 from ckd_mmdet.preprocessing import Renormalize, renormalization
 from ckd_mmdet.samples import Side
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
@@ -155,7 +154,7 @@ def zoo_address(config: str | Path | dict) -> str:
     address = None
     if '::' in name:
         try:
-            address = get_config(name, pretrained=True).get('model_path')
+            address = of_package(name, pretrained=True).get('model_path')
         except AssertionError:  # mmengine's answer to a metafile without weights
             address = None
     if not address:

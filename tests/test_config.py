@@ -10,6 +10,13 @@ def test_a_config_of_an_installed_package_is_read() -> None:
     assert read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').model.type == 'RetinaNet'
 
 
+def test_a_package_s_config_is_read_once_and_changes_stay_with_who_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+    read_config(name).model.bbox_head.num_classes = 3
+    monkeypatch.setattr('ckd_mmdet.config.get_config', lambda *unused: pytest.fail('it was read again'))
+    assert read_config(name).model.bbox_head.num_classes == 80
+
+
 @pytest.mark.parametrize('hooks', [None, [], [dict(type='EMAHook')]])
 def test_the_hook_is_added_once_beside_the_users_own(hooks: list | None) -> None:
     cfg = Config(dict(custom_hooks=hooks))
