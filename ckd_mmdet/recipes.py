@@ -59,8 +59,8 @@ ALL, FOREGROUND = dict(type='All'), dict(type='Foreground')
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, pkd, reviewkd, cwd, fgd, mgd). The released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109),
-# configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight 0.1 on RoIs
+# (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
