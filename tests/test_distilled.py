@@ -667,7 +667,7 @@ def test_a_loss_of_rows_over_maps_is_refused(taught: dict) -> None:
     model = distilled(toy_config('faster_rcnn'), taught)
     model['alignments']['roi']['aligner'] = dict(type='NeckAligner')
     with pytest.raises(ValueError, match=r"pairs a CKDLoss, which requires \['logits'\], with a NeckAligner, which "
-                                         r"provides \['maps'\] only"):
+                                         r"provides \['boxes', 'maps'\] only"):
         toy_model(model)
 
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope='package', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def each_file_is_read_once() -> Iterator[None]:
     from tests.configs.read_once import cache_files
 
