@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ckd_mmdet.aligners import features_of, levels_of
@@ -94,7 +94,7 @@ class Distillation:
         # 1. the student trains as if alone, recorded
         task, tapes, features = self._listen(student, forward, inputs, data_samples,
                                              self._measures(student, epoch, logged))
-        with stopping_together(inputs.device) as faults:
+        with self._naming_layers(inputs, data_samples), stopping_together(inputs.device) as faults:
             # 2. the teacher answers for the same rows and maps
             aligned = self._ask(epoch, tapes, inputs, data_samples, faults)
             # 3. pure tensors from here on
@@ -102,6 +102,17 @@ class Distillation:
         if features is not None:
             found.update(self._balance(student, task, found, levels_of(features.calls[-1].output), epoch))
         return {**task, **found}
+
+    @contextmanager
+    def _naming_layers(self, inputs: Tensor, data_samples: Sequence[BaseDataElement] | None) -> Iterator[None]:
+        """Say of a teacher whose answer is not finite which of its layers is the first that gives such values."""
+        try:
+            yield
+        except RuntimeError as error:
+            for teacher in self.teachers.values():
+                if str(error).startswith(teacher.complaint):
+                    raise RuntimeError(f'{error} {teacher.first_broken(inputs, data_samples or ())}') from error
+            raise
 
     def align(self, student: nn.Module, forward: Callable[..., dict], inputs: Tensor,
               data_samples: Sequence[BaseDataElement] | None) -> dict[str, AlignedSamples | AlignedMaps]:

@@ -132,6 +132,9 @@ class Teaching(Hook):
         check_schedules(self.distillation, runner)
         for teacher in self.distillation.teachers.values():
             teacher.match_preprocessing(_unwrap(runner.model).data_preprocessor, runner.cfg)
+            speed = teacher.speed.told(next(teacher.model.parameters()).device)
+            if speed:
+                print_log(f'The teacher ({teacher.name}) computes {speed}.', logger='current')
         self.distillation.pair(_unwrap(runner.model), names)
         _log_classes(self.distillation, names)
         check_labels(self.distillation, dataset)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ckd_mmdet.config import DISTILLER, class_names, of_package, read_config, st
 from ckd_mmdet.loading import compared, pipeline_of
 from ckd_mmdet.preprocessing import Renormalize, renormalization
 from ckd_mmdet.samples import Side
+from ckd_mmdet.speed import TeacherSpeed
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
@@ -38,14 +40,22 @@ class FrozenTeacher:
         check_preprocessing: Whether both models' preprocessing is compared on a sample. If not, what the teacher is
             fed with follows from the settings of both data preprocessors alone.
         trusted: Whether the checkpoint may hold what could run code.
+        precision: ``None`` as the student's step, ``'fp32'``, ``'bf16'``, ``'fp16'`` or ``'auto'``; for this and the
+            next three see :class:`ckd_mmdet.speed.TeacherSpeed`.
+        channels_last: Whether its weights and inputs lie in memory channels last.
+        fuse: Whether BatchNorm of its backbone and neck is folded into the convolutions.
+        compile: Whether its backbone and neck are compiled.
 
     Raises:
-        ValueError: If config or checkpoint are missing, unreadable or do not fit each other.
+        ValueError: If config or checkpoint are missing, unreadable or do not fit each other, or the device cannot
+            compute in that precision.
     """
 
     def __init__(self, config: str | Path | dict, checkpoint: str | Path | None = None,
                  class_map: str | dict[str, str] | list | None = None, check_accuracy: bool = True,
-                 check_preprocessing: bool = True, trusted: bool = False) -> None:
+                 check_preprocessing: bool = True, trusted: bool = False, precision: str | None = None,
+                 channels_last: bool = False, fuse: bool = False, compile: bool = False) -> None:
+        self.speed = TeacherSpeed(precision, channels_last, fuse, compile)
         self.config = read_teacher_config(config)
         self.name = str(config) if isinstance(config, str | Path) else 'the given config'
         self.checkpoint = str(checkpoint or zoo_address(config))
@@ -59,6 +69,10 @@ class FrozenTeacher:
         self.model.requires_grad_(False)
         self.classes = names_of_teacher(self.config, checkpoint_classes(loaded, self.checkpoint, 'teacher.checkpoint'))
         self.renormalize: nn.Module = nn.Identity()
+        # of the weights as they were trained: a run may be resumed at another speed
+        self._trained_digest = digest_of(self.model) if fuse else None
+        self.speed.prepare(self.model)
+        self._body: Callable[[Tensor], Sequence[Tensor]] | None = None
 
     def match_preprocessing(self, data_preprocessor: BaseDataPreprocessor,
                             student_config: Config | None = None) -> None:
@@ -83,36 +97,72 @@ class FrozenTeacher:
     @torch.no_grad()
     def extract_feat(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Sequence[Tensor]:
         """Features of the student's batch ``(N, 3, h, w)``, one ``(N, d, h', w')`` a level, without gradient."""
-        if isinstance(self.renormalize, Renormalize):
-            views = len(inputs) // len(data_samples)  # of an image, one batch of all images after another
-            sizes = [sample.get('img_shape', inputs.shape[-2:]) for sample in data_samples]
-            inputs = self.renormalize(inputs, sizes * views)
-        return extract_maps(self.model, inputs)
+        if self._body is None:
+            self._body = self.speed.body(self.model)
+        return self.speed.features(self._body, self._renormalized(inputs, data_samples))
+
+    def _renormalized(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Tensor:
+        if not isinstance(self.renormalize, Renormalize):
+            return inputs
+        views = len(inputs) // len(data_samples)  # of an image, one batch of all images after another
+        sizes = [sample.get('img_shape', inputs.shape[-2:]) for sample in data_samples]
+        return self.renormalize(inputs, sizes * views)
 
     def faults(self, answer: Side | Sequence[Tensor]) -> dict[str, Tensor]:
         """Whether its logits or maps have NaN or infinite values, a scalar by the error's text."""
         levels = answer.tensors()[:2] if isinstance(answer, Side) else list(answer)
         finite = torch.stack([level.isfinite().all() for level in levels]).all()
         what = 'logits or features' if isinstance(answer, Side) else 'feature maps'
-        return {f'the teacher ({self.name}, {self.checkpoint}) gave NaN or infinite {what}; its weights or its inputs '
-                'are broken, or half precision is too narrow for it: train without `--amp`, or check the checkpoint.':
-                ~finite}
+        return {f'{self.complaint} {what}; its weights or its inputs are broken, or half precision is too narrow for '
+                "it: set `teacher.precision='fp32'`, or check the checkpoint.": ~finite}
+
+    @property
+    def complaint(self) -> str:
+        """How the errors of :meth:`faults` start."""
+        return f'the teacher ({self.name}, {self.checkpoint}) gave NaN or infinite'
+
+    @torch.no_grad()
+    def first_broken(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> str:
+        """Which layer is the first to give NaN or infinite values for a batch, as a sentence; it runs once more."""
+        broken: list[str] = []
+
+        def look(name: str, module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                broken.append(name)
+
+        hooks = [module.register_forward_hook(partial(look, name)) for name, module in self.model.named_modules()
+                 if not any(True for _ in module.children())]
+        try:
+            self.speed.features(partial(extract_maps, self.model), self._renormalized(inputs, data_samples))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return (f'The first to do so is its layer `{broken[0]}`.' if broken else
+                'Its backbone and neck give finite features: it is its head.')
 
     def digest(self) -> str:
-        """SHA-256 of the weights' names and values."""
-        sha = hashlib.sha256()
-        for name, value in self.model.state_dict().items():
-            sha.update(name.encode())
-            sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return sha.hexdigest()
+        """SHA-256 of the names and values of the weights that were trained."""
+        return self._trained_digest or digest_of(self.model)
 
     def _apply(self, fn: Any) -> None:
         """Follow the Distiller to another device or type."""
         self.model._apply(fn)
         self.renormalize._apply(fn)
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_body': None}  # what was compiled cannot be pickled, and is made again when called
+
     def __deepcopy__(self, memo: dict) -> FrozenTeacher:
         return self  # EMAHook copies the model: a frozen teacher needs no second copy
+
+
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 of the weights' names and values."""
+    sha = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        sha.update(name.encode())
+        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def names_of_teacher(config: Config, saved: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -92,6 +92,15 @@ def test_a_checkpoint_holds_the_teachers_digest(run: tuple, digit_teacher: dict)
     assert known['teacher_digest'] == {None: teacher.digest()}
 
 
+def test_a_run_is_resumed_with_a_faster_teacher_which_says_so(run: tuple, tmp_path: Path) -> None:
+    cfg, _ = run
+    again = resumed(cfg, Path(cfg.work_dir) / 'epoch_2.pth', tmp_path, log_level='INFO',
+                    **{'model.teacher.precision': 'bf16', 'model.teacher.fuse': True})
+    assert len(train(again)) == STEPS
+    log, = tmp_path.glob('*/*.log')
+    assert 'The teacher (the given config) computes in bfloat16, with BatchNorm folded.' in log.read_text()
+
+
 def test_resuming_with_another_teacher_is_refused(run: tuple, tmp_path: Path) -> None:
     cfg, _ = run
     other = saved_teacher(tmp_path, student_config(), seed=2, classes=CLASSES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 from ckd_mmdet.recipes import METHODS
 from mmengine.config import Config
 
-from tests.small_runs import run_tool
+from tests.small_runs import ROOT, run_tool
 from tests.toys import toy_config
 
 NAMES = ('light', '3')
@@ -57,6 +58,21 @@ def test_the_help_has_the_methods_the_heads_the_selectors_and_examples(monkeypat
         run_tool(monkeypatch, 'train', '--help')
     said = capsys.readouterr().out
     for text in (*METHODS, 'TeacherTopK:K', 'ForegroundPlus:K', 'PerLevelCap:K', 'model.student.', 'model.teacher.',
-                 'DETR and its like', '--explain', "--class-map light='traffic light'"):
+                 'DETR and its like', '--explain', '--teacher-precision {fp32,bf16,fp16,auto}',
+                 "--class-map light='traffic light'"):
         assert text in said
     assert said.count('  python tools/train.py ') == 3
+
+
+def test_the_teachers_precision_needs_a_teacher_and_reaches_each() -> None:
+    set_precision = runpy.run_path(str(ROOT / 'tools/train.py'))['set_precision']
+    for teacher, expected in ((dict(config='a.py'), dict(config='a.py', precision='bf16')),
+                              (dict(x=dict(config='a.py'), y=dict(config='b.py')),
+                               {name: dict(config=config, precision='bf16') for name, config in (('x', 'a.py'),
+                                                                                                 ('y', 'b.py'))})):
+        cfg = Config(dict(model=dict(type='ckd_mmdet.Distiller', teacher=teacher)))
+        set_precision(cfg, 'bf16')
+        assert cfg.model.teacher.to_dict() == expected
+    for model in (dict(type='RetinaNet'), dict(type='ckd_mmdet.Distiller', teacher=None)):
+        with pytest.raises(SystemExit, match='--teacher-precision needs a teacher'):
+            set_precision(Config(dict(model=model)), 'bf16')

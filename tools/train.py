@@ -6,7 +6,7 @@ import os
 from ckd_mmdet.auto import distill_config, run_name
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
-from ckd_mmdet.config import add_hook, open_config
+from ckd_mmdet.config import DISTILLER, add_hook, open_config
 from ckd_mmdet.data_check import check_boxes
 from ckd_mmdet.data_files import check_data
 from ckd_mmdet.labels import check_config_names
@@ -14,6 +14,7 @@ from ckd_mmdet.method_options import CLASS_MAP, parse_method, read_class_map, re
 from ckd_mmdet.options import OptionsAction, check_numbers
 from ckd_mmdet.recipes import METHODS, RECIPES, SAYS
 from ckd_mmdet.saving import checkpoint_to_resume
+from ckd_mmdet.speed import PRECISIONS
 from ckd_mmdet.work_dir import held, is_first, refuse_a_training, remove_training
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
@@ -32,7 +33,8 @@ EPILOG = '\n'.join([
     "  --cfg-options model.student.bbox_head.num_classes=5        the student's own config, its `model.` written",
     '                                                             `model.student.`',
     "  --cfg-options model.teacher.check_accuracy=False           the teacher's: class_map, check_accuracy,",
-    '                                                             check_preprocessing, trusted',
+    '                                                             check_preprocessing, trusted, precision,',
+    '                                                             channels_last, fuse, compile',
     '  --cfg-options model.alignments.neck.aligner.resize=True    what was chosen, as it is printed',
     '', 'examples:',
     '  python tools/train.py mmdet::retinanet/retinanet_r18_fpn_1x_coco.py \\',
@@ -48,6 +50,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='a config file, or mmdet::... and mmpretrain::... for an installed one')
     parser.add_argument('--teacher', help='distil a plain config: the config of a model that teaches it')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
+    parser.add_argument('--teacher-precision', choices=[choice for choice in PRECISIONS if choice],
+                        help='how the teacher alone computes; auto is bf16 where the device does so natively, else '
+                             "fp32; by default as the student's step")
     parser.add_argument('--method', help=f'how, ckd by default: {", ".join(METHODS)}, or several, ckd:0.5+pkd for '
                                          'example; none trains it alone')
     parser.add_argument('--loss-weight', type=read_weight,
@@ -115,9 +120,21 @@ def read_config(args: argparse.Namespace) -> Config:
                           options={**(args.cfg_options or {}), **class_map})
 
 
+def set_precision(cfg: Config, precision: str) -> None:
+    """Let every teacher of a distilled config compute in that precision."""
+    teacher = cfg.model.get('teacher') if cfg.model.get('type') == DISTILLER else None
+    if not teacher:
+        raise SystemExit('--teacher-precision needs a teacher, and this trains a student alone; give --teacher, or a '
+                         'distilled config')
+    for one in [teacher] if 'config' in teacher else teacher.values():
+        one.precision = precision
+
+
 def main() -> None:
     args = parse_args()
     cfg = read_config(args)
+    if args.teacher_precision:
+        set_precision(cfg, args.teacher_precision)
     if args.explain:
         return
     if args.amp:
