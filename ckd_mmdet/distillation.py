@@ -10,6 +10,7 @@ from typing import Any
 from ckd_mmdet.aligners import features_of, levels_of
 from ckd_mmdet.alignment import Alignment, bare_name
 from ckd_mmdet.balance import balanced, gradient_ratios
+from ckd_mmdet.joining import join_ranks
 from ckd_mmdet.judgement import TeacherJudgement
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.pairing import Pairing, RowPairing, pair
@@ -17,6 +18,7 @@ from ckd_mmdet.ranks import stopping_together
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples
 from ckd_mmdet.taps import ModuleTap
 from ckd_mmdet.teacher import FrozenTeacher
+from mmengine.dist import get_world_size
 from mmengine.logging import MessageHub, print_log
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
@@ -98,7 +100,12 @@ class Distillation:
             # 2. the teacher answers for the same rows and maps
             aligned = self._ask(epoch, tapes, inputs, data_samples, faults)
             # 3. pure tensors from here on
-            found = self._compare(aligned, inputs, epoch, logged)
+            joining = self._joining(aligned)
+            found = {} if joining else self._compare(aligned, inputs, epoch, logged)
+        if joining:  # some losses look at the rows of all ranks
+            aligned.update({name: join_ranks(one) for name, one in joining.items()})
+            with stopping_together(inputs.device):
+                found = self._compare(aligned, inputs, epoch, logged)
         if features is not None:
             found.update(self._balance(student, task, found, levels_of(features.calls[-1].output), epoch))
         return {**task, **found}
@@ -160,6 +167,13 @@ class Distillation:
             faults.update({f'`alignments.{name}`: {text}': flag for text, flag in found.items()})
             faults.update(teacher.faults(aligned[name].teacher))
         return aligned
+
+    def _joining(self, aligned: Mapping[str, AlignedSamples | AlignedMaps]) -> dict[str, AlignedSamples]:
+        """The rows that other ranks need; they are to be joined, where no rank stops alone."""
+        if get_world_size() == 1:
+            return {}
+        return {name: one for name, one in aligned.items() if isinstance(one, AlignedSamples)
+                and any(loss.needs_all_ranks for loss in self.alignments[name].losses.values())}
 
     def _compare(self, aligned: Mapping[str, AlignedSamples | AlignedMaps], inputs: Tensor, epoch: int, logged: bool
                  ) -> dict[str, Any]:

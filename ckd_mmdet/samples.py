@@ -58,6 +58,8 @@ class AlignedSamples:
     """Which view of its image a row is, shape ``(n,)``, int64; 0 is the plain one. ``None``: all are plain."""
     filtered: bool = False
     """Whether rows to be ignored are out already and labels in their range, so that no loss need wait to look."""
+    joined: JoinedRows | None = None
+    """The plain rows of all ranks, for losses that need them; ``None`` in one process, and of chosen rows."""
 
     def __len__(self) -> int:
         return len(self.student.logits)
@@ -65,12 +67,26 @@ class AlignedSamples:
     def select(self, index: Tensor) -> AlignedSamples:
         """The rows at ``index``, shape ``(m,)``, int64."""
         parts = {name: getattr(self, name) for name in ('labels', 'image_ids', 'views')}
-        return replace(self, student=self.student.select(index), teacher=self.teacher.select(index),
+        return replace(self, student=self.student.select(index), teacher=self.teacher.select(index), joined=None,
                        **{name: part[index] for name, part in parts.items() if part is not None})
 
     def plain(self) -> AlignedSamples:
         """The rows of the plain views."""
-        return self if self.views is None else self.select((self.views == 0).nonzero().squeeze(1))
+        if self.views is None:
+            return self
+        return replace(self.select((self.views == 0).nonzero().squeeze(1)), joined=self.joined)
+
+
+@dataclass(frozen=True)
+class JoinedRows:
+    """The rows of all ranks of a training, this rank's among them."""
+
+    rows: AlignedSamples
+    """Logits, labels and images, rank after rank; only this rank's logits have a graph."""
+    own: slice
+    """Which of them are this rank's."""
+    ranks: int
+    """Number of ranks, those without rows included."""
 
 
 @dataclass(frozen=True)

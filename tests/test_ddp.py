@@ -29,6 +29,7 @@ def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFac
     model = with_maps(digit_teacher)
     model['alignments']['roi']['selector'] = dict(type='Foreground')
     model['alignments']['roi']['losses']['loss_features'] = dict(type='FeatureAlignmentLoss', expansion=1)
+    model['alignments']['roi']['losses']['loss_ckd']['negatives_of'] = 'all'
     learning = run_config(model, digits, work_dir, epochs=3)
     learning.randomness.diff_rank_seed = True
     learning.merge_from_dict(dict(train_cfg=cfg.train_cfg, custom_hooks=[dict(type='Tell')]))
@@ -94,3 +95,14 @@ def test_kd_over_the_ranks_is_kd_of_the_joined_rows(told: dict) -> None:
 def test_ckd_over_the_ranks_is_the_mean_of_each_ranks_own(told: dict) -> None:
     assert told['ckd']['ranks'] == pytest.approx(told['ckd']['mean'], abs=1e-6)
     assert told['ckd']['ranks'][0] != pytest.approx(told['ckd']['joined'][0], abs=1e-2)  # negatives are a process's own
+
+
+def test_ckd_with_the_negatives_of_all_ranks_is_ckd_of_the_joined_rows(told: dict) -> None:
+    assert told['all_ranks']['ranks'] == pytest.approx(told['all_ranks']['joined'], abs=1e-6)
+
+
+def test_a_training_takes_the_negatives_of_all_ranks(told: dict) -> None:
+    """What is learned is equal on both, though one of them has no rows of that alignment."""
+    first, second = (rank[1] for rank in told['runs'])
+    assert all(step['roi.loss_ckd'] > 0 for step in first['losses'])
+    assert all(step['roi.loss_ckd'] == 0 for step in second['losses'])

@@ -35,8 +35,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
          'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
          'work_dir',
-         'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'judgement', 'labels',
-         'loading', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
+         'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'joining', 'judgement',
+         'labels', 'loading', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
          'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'}

@@ -11,6 +11,7 @@ from typing import Any
 import ckd_mmdet.compat  # noqa: F401
 import torch
 import yapf.yapflib.yapf_api
+from ckd_mmdet.joining import join_ranks
 from ckd_mmdet.losses import CKDLoss, DistillLoss, KDLoss
 from ckd_mmdet.samples import AlignedSamples, Side
 from mmdet.datasets.transforms import FilterAnnotations
@@ -64,13 +65,14 @@ class EmptyOnTheSecond(FilterAnnotations):
 class Scored(nn.Module):
     """A classifier layer under a loss, as a model that DDP can wrap."""
 
-    def __init__(self, loss: DistillLoss) -> None:
+    def __init__(self, loss: DistillLoss, joining: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.classify, self.loss = nn.Linear(6, 5), loss
+        self.classify, self.loss, self.joining = nn.Linear(6, 5), loss, joining
 
     def forward(self, features: Tensor, teacher: Tensor) -> Tensor:
-        return self.loss(AlignedSamples(Side(self.classify(features)), Side(teacher), 4))
+        rows = AlignedSamples(Side(self.classify(features)), Side(teacher), 4)
+        return self.loss(join_ranks(rows) if self.joining else rows)
 
 
 def spread(loss: DistillLoss) -> dict[str, list[float]]:
@@ -78,7 +80,7 @@ def spread(loss: DistillLoss) -> dict[str, list[float]]:
     torch.manual_seed(1)
     features, teacher = torch.randn(2, 8, 6), torch.randn(2, 8, 5)  # 8 rows a rank
     rank = distributed.get_rank()
-    parallel = DistributedDataParallel(Scored(loss))
+    parallel = DistributedDataParallel(Scored(loss, joining=True))
     value = parallel(features[rank], teacher[rank])
     value.backward()
     mean = value.detach().clone()
@@ -108,7 +110,8 @@ def main(config: str, learning: str, broken: str, work_dir: str) -> None:
         runs[-1]['error'] = str(error)
     told = [None, None]
     distributed.all_gather_object(told, runs)
-    rows = dict(kd=spread(KDLoss(temperature=2.0)), ckd=spread(CKDLoss()))
+    rows = dict(kd=spread(KDLoss(temperature=2.0)), ckd=spread(CKDLoss()),
+                all_ranks=spread(CKDLoss(negatives_of='all')))
     if distributed.get_rank() == 0:
         print('TOLD', json.dumps(dict(runs=told, **rows)), flush=True)
     distributed.destroy_process_group()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .checks import one_of, paired_logits, positive
 
 CONTRASTS = ('teacher_student', 'student_student', 'symmetric')
 TERMS = ('both', 'intra', 'inter')
+WHOLE = 2 ** 22
+"""Most pairs of rows whose cosines are held at once; of more they come in blocks, computed again for the gradient."""
 
 
 def ckd_loss(
@@ -19,7 +25,7 @@ def ckd_loss(
     temperature: float = 1.0,
     contrast: str = 'teacher_student',
     terms: str = 'both',
-    negatives: Tensor | None = None,
+    negatives: Tensor | Callable[[slice], Tensor] | None = None,
 ) -> Tensor:
     r"""Contrastive loss of each sample, the anchor: its own pair against the samples that are its negatives.
 
@@ -30,7 +36,8 @@ def ckd_loss(
 
     (CKD, arXiv 2404.14109; formula as in the released code: the positive stays in the sum, no factor
     :math:`\tau^2`, no softmax before the cosine). At :math:`\tau = 1` the loss cannot approach 0: a perfect
-    match against orthogonal negatives gives :math:`\log((n - 1 + e) / e)`, which grows with ``n``.
+    match against orthogonal negatives gives :math:`\log((n - 1 + e) / e)`, which grows with ``n``. Time grows with the
+    square of ``n``; memory does so up to 2048 samples, and with ``n`` beyond, where blocks of anchors take turns.
 
     Args:
         student: Raw logits, shape ``(n, c)``; ``n`` samples over ``c`` classes.
@@ -44,7 +51,8 @@ def ckd_loss(
             sum.
         negatives: Whether ``j`` is a negative of the anchor ``i``, shape ``(n, n)``, bool; a sample is never its own,
             whatever the diagonal says. ``None``: all others. :func:`same_id` and :func:`other_id` make such masks, and
-            ``&`` joins them.
+            ``&`` joins them. Or a function that gives the mask's rows of a slice, shape ``(m, n)``, so that it is
+            never whole in memory.
 
     Returns:
         Loss of each sample, shape ``(n,)``, in at least float32. Empty for ``n = 0``; zero up to rounding where there
@@ -58,7 +66,9 @@ def ckd_loss(
     one_of(contrast, CONTRASTS, 'contrast', 'ckd_loss')
     one_of(terms, TERMS, 'terms', 'ckd_loss')
     student, teacher = paired_logits(student, teacher, 'ckd_loss')
-    _check_negatives(negatives, len(student))
+    if isinstance(negatives, Tensor):
+        _check_negatives(negatives, len(student))
+        negatives = negatives.__getitem__
 
     # autocast would run the matrix products in half precision: cosines near 1 would lose their differences
     with torch.autocast(student.device.type, enabled=False):
@@ -66,36 +76,62 @@ def ckd_loss(
         own = (s * t).sum(1) / temperature
         if terms == 'intra':
             return -own
-        if contrast == 'student_student':
-            cosines = (s @ s.T / temperature).diagonal_scatter(own)
-        else:
-            cosines = t @ s.T / temperature
-        inter = _log_sum(cosines, negatives)
+        sums = partial(_log_sums, negatives=negatives, temperature=temperature)
+        inter = sums(s, s, own) if contrast == 'student_student' else sums(t, s)
         if contrast == 'symmetric':
-            inter = (inter + _log_sum(cosines.T, negatives)) / 2
+            inter = (inter + sums(s, t)) / 2
         return inter if terms == 'inter' else inter - own
 
 
-def same_id(ids: Tensor) -> Tensor:
-    """Pairs of one id, of one image for example: shape ``(n,)`` gives ``(n, n)``, bool."""
-    return ids[:, None] == ids[None, :]
+def same_id(ids: Tensor, others: Tensor | None = None) -> Tensor:
+    """Pairs of one id, of one image for example: shapes ``(m,)`` and ``(n,)`` give ``(m, n)``, bool.
+
+    ``others`` are the ``ids`` themselves by default.
+    """
+    return ids[:, None] == (ids if others is None else others)[None, :]
 
 
-def other_id(ids: Tensor) -> Tensor:
-    """Pairs of different ids, of different labels for example: shape ``(n,)`` gives ``(n, n)``, bool."""
-    return ids[:, None] != ids[None, :]
+def other_id(ids: Tensor, others: Tensor | None = None) -> Tensor:
+    """Pairs of different ids, of different labels for example; shapes as of :func:`same_id`."""
+    return ids[:, None] != (ids if others is None else others)[None, :]
 
 
-def _log_sum(cosines: Tensor, negatives: Tensor | None) -> Tensor:
-    """Logarithm of the sum over each anchor's own pair and its negatives; anchors in rows, shape ``(n,)``."""
+def _log_sums(anchors: Tensor, others: Tensor, own: Tensor | None = None, *,
+              negatives: Callable[[slice], Tensor] | None, temperature: float) -> Tensor:
+    """Logarithm of the sum over each anchor's own pair and its negatives, shape ``(n,)``.
+
+    Args:
+        anchors: Unit rows, shape ``(n, c)``.
+        others: Those that they are compared with, shape ``(n, c)``.
+        own: What stands in the place of each anchor and the row of its number, shape ``(n,)``.
+        negatives: As of :func:`ckd_loss`.
+        temperature: Divides the cosines.
+    """
+    n = len(anchors)
+    whole = partial(_log_sum, negatives=negatives, temperature=temperature)
+    if n * n <= WHOLE:
+        return whole(anchors, others, own, 0)
+    size = max(1, WHOLE // n)
+    return torch.cat([checkpoint(whole, anchors[start:start + size], others,
+                                 None if own is None else own[start:start + size], start, use_reentrant=False)
+                      for start in range(0, n, size)])
+
+
+def _log_sum(anchors: Tensor, others: Tensor, own: Tensor | None, start: int,
+             negatives: Callable[[slice], Tensor] | None, temperature: float) -> Tensor:
+    """The same of the ``m`` anchors from ``start`` on."""
+    cosines = anchors @ others.T / temperature
+    if own is not None:
+        cosines = cosines.diagonal_scatter(own, start)
     if negatives is not None:
-        itself = torch.eye(len(cosines), dtype=torch.bool, device=cosines.device)
-        cosines = cosines.masked_fill(~(negatives | itself), -torch.inf)
+        allowed = negatives(slice(start, start + len(anchors)))
+        itself = torch.zeros_like(allowed).diagonal_scatter(allowed.new_ones(len(anchors)), start)
+        cosines = cosines.masked_fill(~(allowed | itself), -torch.inf)
     return cosines.logsumexp(1)
 
 
-def _check_negatives(negatives: Tensor | None, n: int) -> None:
-    if negatives is not None and (negatives.shape != (n, n) or negatives.dtype != torch.bool):
+def _check_negatives(negatives: Tensor, n: int) -> None:
+    if negatives.shape != (n, n) or negatives.dtype != torch.bool:
         raise ValueError(f'`ckd_loss` needs `negatives` of shape ({n}, {n}) and dtype torch.bool, one a pair of rows, '
                          f'got {tuple(negatives.shape)} and {negatives.dtype}; make it of ids with `same_id` or '
                          '`other_id`.')

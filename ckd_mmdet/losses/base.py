@@ -38,6 +38,8 @@ class DistillLoss(nn.Module, ABC, Generic[Aligned]):
     """Fewest scores of a row that it can compare."""
     why_columns: ClassVar[str] = ''
     """Why, where it needs more than one."""
+    needs_all_ranks: bool = False
+    """Whether it looks at the rows of all ranks, see :attr:`ckd_mmdet.samples.AlignedSamples.joined`."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Arguments of earlier versions, and what to write now."""
 

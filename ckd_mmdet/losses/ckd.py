@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import and_
 
@@ -8,7 +8,7 @@ from ckd_mmdet.functional import ckd_loss, other_id, same_id
 from ckd_mmdet.functional.checks import one_of, positive
 from ckd_mmdet.functional.contrast import CONTRASTS, TERMS
 from ckd_mmdet.registry import MODELS
-from ckd_mmdet.samples import AlignedSamples, is_foreground
+from ckd_mmdet.samples import AlignedSamples, JoinedRows, is_foreground
 from torch import Tensor
 
 from .base import RowLoss, given, hard_labels
@@ -23,8 +23,8 @@ class CKDLoss(RowLoss):
 
     Three things are chosen apart: the *anchors*, rows whose loss counts; the *negatives* of an anchor, rows that it is
     contrasted with; and the loss of an anchor, :func:`ckd_mmdet.functional.ckd_loss`. The rows of one process are each
-    other's negatives: under DDP the loss is the mean of the ranks' own values, not the value of the joined rows. It
-    depends on their number (about :math:`\log n - 1` at best for ``temperature=1``).
+    other's negatives: under DDP the loss is the mean of the ranks' own values, not the value of the joined rows, unless
+    ``negatives_of='all'``. It depends on their number (about :math:`\log n - 1` at best for ``temperature=1``).
 
     Args:
         temperature: :math:`\tau > 0`; 1 in the released code.
@@ -35,6 +35,9 @@ class CKDLoss(RowLoss):
         negatives: ``'all'`` other rows, as released; or only those of the ``'same_image'``, or of an ``'other_label'``
             (background is a label too; pushing rows of one label apart works against the classifier); or a list of such
             rules, all of which a negative fulfils. Background rows may be negatives of foreground anchors.
+        negatives_of: Whose rows are negatives under DDP: of one ``'rank'``, or of ``'all'``. With ``'all'`` the mean of
+            the ranks' values, and DDP's gradient, are those of one process with the rows of all ranks; a rank
+            without rows counts for nothing. Each rank compares all rows with all: see docs/scaling.md.
         loss_weight: Factor of the mean over anchors; released code uses 0.1 for detection, 10 to 100 for
             classification.
         preview: ``dict(base=1.005)`` lets hard rows count little as yet as anchors, see :class:`Preview`; as negatives
@@ -51,17 +54,24 @@ class CKDLoss(RowLoss):
 
     def __init__(self, temperature: float = 1.0, contrast: str = 'teacher_student', terms: str = 'both',
                  anchors: str = 'all', negatives: str | Sequence[str] = 'all',
-                 loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
+                 loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None,
+                 negatives_of: str = 'rank') -> None:
         super().__init__(loss_weight, preview)
         positive(temperature, 'temperature', 'CKDLoss')
         one_of(contrast, CONTRASTS, 'contrast', 'CKDLoss')
         one_of(terms, TERMS, 'terms', 'CKDLoss')
         one_of(anchors, ('all', 'foreground'), 'anchors', 'CKDLoss')
+        one_of(negatives_of, ('rank', 'all'), 'negatives_of', 'CKDLoss')
         self.temperature = temperature
         self.contrast = contrast
         self.terms = terms
         self.anchors = anchors
         self.negatives = _rules(negatives)
+        self.needs_all_ranks = negatives_of == 'all'
+        if self.needs_all_ranks and (terms == 'intra' or 'same_image' in self.negatives):
+            why = "`terms='intra'` has none" if terms == 'intra' else 'all rows of one image are on one rank'
+            raise ValueError(f"`CKDLoss` with `negatives_of='all'` needs negatives from other ranks, and {why}; leave "
+                             '`negatives_of` out.')
         self.requires = self.requires | {RULES[rule] for rule in self.negatives}
         if anchors == 'foreground':
             self.requires = self.requires | {'labels'}
@@ -73,24 +83,42 @@ class CKDLoss(RowLoss):
                              f'teacher share one: rows that hold an object would have no negatives; {way_out}.')
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
+        if self.needs_all_ranks and aligned.joined is not None:
+            return self._of_all_ranks(aligned.joined, epoch)
         rows = self.previewed(aligned, epoch=epoch)
         if self.anchors == 'all':
             return rows.mean()
         anchors = is_foreground(hard_labels(aligned, self), aligned.num_classes)
         return (rows * anchors).sum() / anchors.sum().clamp(min=1)
 
+    def _of_all_ranks(self, joined: JoinedRows, epoch: int) -> Tensor:
+        """This rank's part of the mean over all anchors, times the ranks, since DDP takes their mean.
+
+        The anchors of other ranks add to the gradient only: this rank's rows are their negatives.
+        """
+        rows, anchors = self.previewed(joined.rows, epoch=epoch), joined.rows.student.logits.new_ones(len(joined.rows))
+        if self.anchors == 'foreground':
+            anchors = is_foreground(hard_labels(joined.rows, self), joined.rows.num_classes)
+        counted = rows * anchors
+        ours = counted[joined.own].sum()
+        others = counted.sum() - ours
+        return joined.ranks * (ours + others - others.detach()) / anchors.sum().clamp(min=1)
+
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         return ckd_loss(samples.student.logits, samples.teacher.logits, temperature=self.temperature,
                         contrast=self.contrast, terms=self.terms, negatives=self._mask(samples))
 
-    def _mask(self, samples: AlignedSamples) -> Tensor | None:
-        """Which rows are negatives of which anchor, shape ``(n, n)``; ``None`` for all."""
-        masks = []
-        if 'same_image' in self.negatives:
-            masks.append(same_id(given(samples.image_ids, 'image_ids', self)))
-        if 'other_label' in self.negatives:
-            masks.append(other_id(hard_labels(samples, self)))
-        return reduce(and_, masks) if masks else None
+    def _mask(self, samples: AlignedSamples) -> Callable[[slice], Tensor] | None:
+        """Which rows are negatives of the anchors of a slice, shape ``(m, n)``; ``None`` for all."""
+        same = given(samples.image_ids, 'image_ids', self) if 'same_image' in self.negatives else None
+        other = hard_labels(samples, self) if 'other_label' in self.negatives else None
+
+        def mask(anchors: slice) -> Tensor:
+            masks = [] if same is None else [same_id(same[anchors], same)]
+            masks += [] if other is None else [other_id(other[anchors], other)]
+            return reduce(and_, masks)
+
+        return mask if self.negatives else None
 
 
 def _rules(negatives: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,13 +1,17 @@
 """CKD against a plain loop in float64, and against numbers worked out by hand."""
 
+import json
 import math
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from ckd_mmdet.functional import ckd_loss, other_id, same_id
+from ckd_mmdet.functional import contrast as subject
 from ckd_mmdet.functional.contrast import CONTRASTS, TERMS
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from tests.functional.loops import STUDENT, TEACHER, ckd_rows
 
@@ -207,3 +211,52 @@ def test_a_wrong_argument_is_named(arguments: dict, message: str) -> None:
 def test_rows_that_do_not_pair_are_refused(student: Tensor, teacher: Tensor) -> None:
     with pytest.raises(ValueError, match=r'`ckd_loss` needs `student` and `teacher` of one shape \(n, c\), got'):
         ckd_loss(student, teacher)
+
+
+# many rows
+
+CHOICES = [dict(contrast=contrast, negatives=negatives) for contrast in CONTRASTS
+           for negatives in (None, other_id(torch.arange(23) % 4))]
+
+
+@pytest.mark.parametrize('choice', CHOICES, ids=lambda choice: f"{choice['contrast']}, {choice['negatives'] is None}")
+@pytest.mark.parametrize('pairs', [23, 23 * 5, 23 * 22])
+def test_blocks_give_the_value_and_the_gradient_of_the_whole(choice: dict, pairs: int,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 23, 4, dtype=torch.float64)
+    student.requires_grad_()
+    found = []
+    for most in (23 * 23, pairs):
+        monkeypatch.setattr(subject, 'WHOLE', most)
+        loss = ckd_loss(student, teacher, temperature=0.7, **choice)
+        one, = torch.autograd.grad(loss[::2].sum(), student, retain_graph=True)
+        again, = torch.autograd.grad(loss[::2].sum(), student)  # as where gradients are measured for a balanced weight
+        found.append((loss.detach(), one, again))
+    for whole, block in zip(*found, strict=True):
+        torch.testing.assert_close(block, whole, rtol=0, atol=1e-12)
+
+
+def test_negatives_may_be_given_by_slices() -> None:
+    torch.manual_seed(0)
+    student, teacher, ids = torch.randn(9, 4), torch.randn(9, 4), torch.arange(9) % 2
+    by_slices = ckd_loss(student, teacher, negatives=lambda rows: other_id(ids[rows], ids))
+    assert torch.equal(by_slices, ckd_loss(student, teacher, negatives=other_id(ids)))
+
+
+def test_memory_grows_with_the_number_of_rows_and_not_with_its_square(tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    n = 4096
+    student, teacher = torch.randn(2, n, 8)
+    peaks = []
+    for most in (subject.WHOLE, n * n):
+        monkeypatch.setattr(subject, 'WHOLE', most)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            ckd_loss(student.clone().requires_grad_(), teacher).mean().backward()
+        profiled.export_chrome_trace(str(tmp_path / 'trace.json'))
+        events = json.loads((tmp_path / 'trace.json').read_text())['traceEvents']
+        allocated = [event['args']['Total Allocated'] for event in events if event['name'] == '[memory]']
+        peaks.append((max(allocated) - allocated[0]) / 2**20)
+    blocks, whole = peaks
+    assert whole > 2 * n * n * 4 / 2**20  # the cosines and their gradient
+    assert blocks < 80
