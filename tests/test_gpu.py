@@ -45,10 +45,11 @@ def test_an_operator_on_cuda_chooses_as_on_the_cpu(name: str) -> None:
         torch.testing.assert_close(other.cpu(), one)
 
 
-def student_of(pair: str, folder: Path) -> nn.Module:
+def student_of(pair: str, folder: Path, **speed: object) -> nn.Module:
     ours, theirs, method = PAIRS[pair]
     student, teacher = (Config(dict(model=toy_config(name), default_scope='mmdet')) for name in (ours, theirs))
     cfg = distill_config(student, teacher, method, teacher_checkpoint=saved_teacher(folder, teacher.model))
+    cfg.model.teacher.update(speed)
     model = MODELS.build(cfg.model)
     model.load_state_dict(toy_model(student.model).state_dict(), strict=False)
     model.distillation.pair(model, None)
@@ -81,6 +82,21 @@ def test_a_step_in_half_precision_is_finite_and_trains(pair: str, dtype: torch.d
         logged = model.train_step(toy_batch(num_items=[3, 5]), optimizer)
     assert all(value.isfinite() for key, value in logged.items() if '.loss' in key)
     assert (model.backbone.layer4[0].conv1.weight - before).abs().max() > 0
+
+
+@pytest.mark.parametrize('speed', [dict(precision='bf16'), dict(precision='fp16'), dict(channels_last=True),
+                                   dict(fuse=True), dict(precision='bf16', channels_last=True, fuse=True)], ids=str)
+@pytest.mark.parametrize('pair', PAIRS)
+def test_a_faster_teacher_on_cuda_says_what_the_slow_one_says(pair: str, speed: dict, tmp_path: Path) -> None:
+    slow, fast = (student_of(pair, tmp_path, **chosen).cuda() for chosen in ({}, speed))
+    torch.manual_seed(0)
+    data = slow.data_preprocessor(toy_batch(num_items=[3, 5]), True)
+    feats = [one.distillation.teachers[None].extract_feat(data['inputs'], data['data_samples']) for one in (slow, fast)]
+    for ours, theirs in zip(*feats, strict=True):
+        assert theirs.dtype == torch.float32
+        assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
+    losses = distillation_losses(fast)
+    assert losses and all(value.isfinite() for value in losses.values())
 
 
 @pytest.mark.parametrize(('pair', 'most'), [('anchors', 5), ('rois', 3)])

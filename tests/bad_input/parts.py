@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ckd_mmdet.alignment import build_alignment
-from ckd_mmdet.lab.benchmark import Setting
+from ckd_mmdet.lab.benchmark.steps import Setting
 from ckd_mmdet.lab.compare.plan import Settings
 
 from tests.bad_input.bench import Row

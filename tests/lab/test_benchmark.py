@@ -4,8 +4,11 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from ckd_mmdet.lab import benchmark as subject
-from ckd_mmdet.lab.benchmark import VARIANTS, Setting, Spread, Steps, benchmark, measure_memory, measure_seconds, table
+from ckd_mmdet.lab.benchmark import main as subject
+from ckd_mmdet.lab.benchmark.main import benchmark, markdown, table
+from ckd_mmdet.lab.benchmark.measure import Spread, measure_memory, measure_seconds
+from ckd_mmdet.lab.benchmark.steps import Setting, Steps, random_boxes
+from ckd_mmdet.lab.benchmark.variants import BY_DEFAULT, VARIANTS
 from ckd_mmdet.losses import CKDLoss
 from ckd_mmdet.taps import ModuleTap
 from mmengine.config import Config
@@ -13,9 +16,9 @@ from mmengine.config import Config
 from tests.small_runs import distilled, run_tool
 from tests.toys import saved_teacher, toy_config
 
-ROI_HEADS = dict(alone=1, distilled=1, floor=1, released_order=2)
-TEACHER_HEADS = dict(alone=0, distilled=1, floor=1, released_order=1)
-LOSSES = dict(alone=0, distilled=1, floor=0, released_order=1)
+ROI_HEADS = dict(alone=1, live=1, floor=1, released_order=2)
+TEACHER_HEADS = dict(alone=0, live=1, floor=1, released_order=1)
+LOSSES = dict(alone=0, live=1, floor=0, released_order=1)
 
 
 def write_config(folder, model):
@@ -46,14 +49,16 @@ def steps(setting):
 def test_the_tool_writes_what_it_prints(config, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'benchmark.json'
     run_tool(monkeypatch, 'benchmark', config, '--size', '64x96', '--rounds', '3', '--no-memory', '--device', 'cpu',
-             '--proposals', 'fixed', '--out', out)
+             '--proposals', 'fixed', '--markdown', '--out', out)
     report = json.loads(out.read_text())
-    assert table(report) in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert table(report) in said and markdown(report) in said
     assert set(report) == {'setting', 'machine', 'rows', 'seconds', 'ratios', 'peak_memory_mb', 'checkpoint_mb'}
     assert report['setting']['size'] == [64, 96]
     assert report['rows'] == 2 * 16
-    assert set(report['seconds']) == set(VARIANTS)
-    assert set(report['ratios']) == {'distilled/floor', 'released_order/distilled', 'distilled/alone'}
+    assert set(report['seconds']) == set(BY_DEFAULT)
+    assert set(report['ratios']) == {'live/floor', 'released_order/live', 'live/alone', 'floor/alone',
+                                     'released_order/alone'}
     for spread in (*report['seconds'].values(), *report['ratios'].values()):
         assert 0 < spread['min'] <= spread['median'] <= spread['max']
         assert 0 <= spread['iqr'] <= spread['max'] - spread['min']
@@ -63,7 +68,7 @@ def test_the_tool_writes_what_it_prints(config, tmp_path, monkeypatch, capsys):
     assert sizes['student_and_teacher'] == pytest.approx(2 * sizes['student'], rel=0.05)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', BY_DEFAULT)
 def test_each_variant_runs_heads_and_losses_as_often_as_it_says(steps, variant):
     model = steps.student
     loss, = model.distillation.losses.values()
@@ -83,22 +88,22 @@ def test_each_variant_runs_heads_and_losses_as_often_as_it_says(steps, variant):
 
 def test_the_released_order_has_the_distillers_own_losses_and_gradients(steps):
     found = {}
-    for variant in ('distilled', 'released_order'):
+    for variant in ('live', 'released_order'):
         torch.manual_seed(0)
         data = steps.student.data_preprocessor(steps.batch, training=True)
-        losses = VARIANTS[variant](steps.student, **data)
+        losses = VARIANTS[variant].losses(steps.student, **data)
         gradient, = torch.autograd.grad(steps.student.parse_losses(losses)[0],
                                         steps.student.roi_head.bbox_head.fc_cls.weight)
         found[variant] = losses['roi.loss_ckd'], losses['loss_cls'], gradient
-    for ours, theirs in zip(found['distilled'], found['released_order'], strict=True):
+    for ours, theirs in zip(found['live'], found['released_order'], strict=True):
         torch.testing.assert_close(ours, theirs)
-    assert found['distilled'][2].any()
+    assert found['live'][2].any()
 
 
 def test_all_variants_of_a_round_meet_the_same_student_and_the_same_rois(steps):
     before = {name: value.clone() for name, value in steps.student.state_dict().items()}
     rois = []
-    for variant in VARIANTS:
+    for variant in BY_DEFAULT:
         with ModuleTap(steps.student.roi_head.bbox_roi_extractor, 'extractor') as extractor:
             steps(variant, seed=5)
         rois.append(extractor.calls[0].arg(1, 'rois'))
@@ -113,14 +118,14 @@ def test_each_round_runs_each_variant_once_and_the_order_rotates():
     seen = []
 
     class Recorded:
-        variants = tuple(VARIANTS)
+        variants = BY_DEFAULT
 
         def __call__(self, variant, seed):
             seen.append((variant, seed))
             return float(seed)
 
     seconds = measure_seconds(Recorded(), rounds=4, warm_up=1)
-    names = list(VARIANTS)
+    names = list(BY_DEFAULT)
     turns = [seen[i:i + 4] for i in range(0, len(seen), 4)]
     assert [[seed for _, seed in turn] for turn in turns] == [[i] * 4 for i in range(5)]
     assert [turn[0][0] for turn in turns] == [names[-1], *names]
@@ -130,7 +135,7 @@ def test_each_round_runs_each_variant_once_and_the_order_rotates():
 
 def test_fixed_proposals_are_what_the_sampler_gets(setting):
     steps = Steps(dataclasses.replace(setting, proposals='fixed'))
-    fixed = subject._random_boxes(0, setting.size)
+    fixed = random_boxes(0, setting.size)
     assert (fixed[:, 2:] > fixed[:, :2]).all() and fixed.min() >= 0
     assert fixed[:, 2].max() <= 96 + 1e-3 and fixed[:, 3].max() <= 64 + 1e-3
     with ModuleTap(steps.student.roi_head.bbox_roi_extractor, 'extractor') as extractor:
@@ -143,7 +148,7 @@ def test_fixed_proposals_are_what_the_sampler_gets(setting):
 
 def test_the_memory_of_a_variant_is_that_of_a_process_of_its_own(setting):
     torch.ones(300 * 2**18)  # 300 MB here are not the other process's
-    alone, distilled = (measure_memory(setting, variant) for variant in ('alone', 'distilled'))
+    alone, distilled = (measure_memory(setting, variant) for variant in ('alone', 'live'))
     weights = sum(part.numel() * part.element_size() for part in Steps(setting).student.parameters()) / 2**20
     assert 3 * weights < alone < distilled  # with gradients and momentum
     assert measure_memory(setting, 'alone') == alone
@@ -162,6 +167,8 @@ def test_spread_is_median_extremes_and_quartiles():
     (['--warm-up', '-1'], 'no negative `warm_up`, got 15 and -1'),
     (['--proposals', 'none'], "invalid choice: 'none'"),
     (['--device', 'cpu', '--amp'], '`amp` needs a GPU'),
+    (['--variants', 'alone', 'cold'], "invalid choice: 'cold'"),
+    (['--variants', 'alone', 'alone'], 'each once, got alone, alone'),
     (['--out', 'nowhere/benchmark.json'], '--out needs a folder that exists'),
 ])
 def test_bad_arguments_are_refused_before_anything_is_built(config, monkeypatch, capsys, arguments, message):
@@ -190,6 +197,35 @@ def test_heads_with_stages_are_refused(tmp_path):
         benchmark(Setting(write_config(tmp_path, model), size=(64, 96)))
 
 
+# other speeds
+
+
+def test_each_speed_has_a_teacher_of_its_own_and_the_student_trains_as_ever(setting):
+    steps = Steps(dataclasses.replace(setting, variants=('alone', 'live', 'bf16', 'fast', 'floor')))
+    speeds = {name: (teacher.speed.precision, teacher.speed.channels_last, teacher.speed.fuse)
+              for name, teacher in steps.teachers.items()}
+    assert speeds == dict(live=(None, False, False), bf16=('bf16', False, False), fast=('bf16', True, True),
+                          floor=(None, False, False))
+    assert steps.teachers['floor'] is steps.teachers['live']
+    seconds = measure_seconds(steps, rounds=1, warm_up=0)
+    assert list(seconds) == ['alone', 'live', 'bf16', 'fast', 'floor']
+    with ModuleTap(steps.teachers['bf16'].model.roi_head.bbox_head, 'teacher') as asked:
+        steps('bf16', seed=0)
+        steps('live', seed=0)
+    assert len(asked.calls) == 1
+
+
+def test_a_teacher_is_built_for_those_that_need_one(setting):
+    assert not Steps(dataclasses.replace(setting, variants=('alone',))).teachers
+
+
+def test_the_markdown_table_has_a_row_for_each_variant():
+    spread = dict(median=2.0, min=1.0, max=3.0, iqr=0.5)
+    report = dict(seconds=dict(alone=spread, live=dict(spread, median=2.5)), peak_memory_mb=dict(alone=100.4, live=200),
+                  ratios={'live/alone': dict(spread, median=1.25, iqr=0.02)})
+    assert markdown(report).splitlines()[2:] == ['| alone | 2.000 | 0.500 | 1 |  | 100 |',
+                                                 '| live | 2.500 | 0.500 | 1.25 | 0.02 | 200 |']
+    assert len({line.count('|') for line in markdown(report).splitlines()}) == 1
 
 
 # dense heads
@@ -205,11 +241,11 @@ def dense_steps(tmp_path_factory):
 
 
 def test_a_dense_head_has_no_released_order(dense_steps):
-    assert dense_steps.variants == ('alone', 'distilled', 'floor')
+    assert dense_steps.variants == ('alone', 'live', 'floor')
     assert dense_steps.count_rows() == 50
 
 
-@pytest.mark.parametrize('variant, teacher_heads', [('alone', 0), ('distilled', 1), ('floor', 1)])
+@pytest.mark.parametrize('variant, teacher_heads', [('alone', 0), ('live', 1), ('floor', 1)])
 def test_each_variant_of_a_dense_head_runs_the_heads_as_often_as_it_says(dense_steps, variant, teacher_heads):
     model = dense_steps.student
     with ModuleTap(model.bbox_head, 'student') as student, \
@@ -217,3 +253,8 @@ def test_each_variant_of_a_dense_head_runs_the_heads_as_often_as_it_says(dense_s
         assert dense_steps(variant, seed=0) > 0
     assert (len(student.calls), len(teacher.calls)) == (1, teacher_heads)
     assert not any(level.requires_grad for call in teacher.calls for level in call.output[0])
+
+
+def test_a_released_order_of_a_dense_head_is_refused(dense_steps):
+    with pytest.raises(ValueError, match='no variant `released_order`'):
+        Steps(dataclasses.replace(dense_steps.setting, variants=('released_order',)))
