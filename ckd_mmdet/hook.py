@@ -23,7 +23,7 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import FlexibleRunner, IterBasedTrainLoop, Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -54,6 +54,11 @@ class DistillHook(Hook):
                                       MissedValidation())
 
     def before_run(self, runner: Runner) -> None:
+        if isinstance(runner, FlexibleRunner):
+            raise ValueError(
+                f"distillation trains with MMEngine's `Runner`, and this is a `{type(runner).__name__}`, whose "
+                'strategies may split parameters among ranks (FSDP, DeepSpeed, Colossal-AI); what distillation learns '
+                "is saved from one rank's own; leave `runner_type` and `strategy` out.")
         make_saving_atomic(runner)
         for part in self.parts:
             part.before_run(runner)

@@ -64,6 +64,13 @@ def test_the_help_has_the_methods_the_heads_the_selectors_and_examples(monkeypat
     assert said.count('  python tools/train.py ') == 3
 
 
+@pytest.mark.usefixtures('files')
+@pytest.mark.parametrize('option', ['runner_type=FlexibleRunner', 'strategy.type=FSDPStrategy'])
+def test_a_runner_that_would_shard_the_student_is_refused(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match='leave `runner_type` and `strategy` out: FSDP'):
+        run_tool(monkeypatch, 'train', 'student.py', '--cfg-options', option)
+
+
 def test_the_teachers_precision_needs_a_teacher_and_reaches_each() -> None:
     set_precision = runpy.run_path(str(ROOT / 'tools/train.py'))['set_precision']
     for teacher, expected in ((dict(config='a.py'), dict(config='a.py', precision='bf16')),

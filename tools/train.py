@@ -137,6 +137,10 @@ def main() -> None:
         set_precision(cfg, args.teacher_precision)
     if args.explain:
         return
+    if cfg.get('runner_type', 'Runner') != 'Runner' or cfg.get('strategy'):
+        raise SystemExit("this trains with MMEngine's `Runner`, and the config asks for "
+                         f'{cfg.get("runner_type", "a `strategy`")}; leave `runner_type` and `strategy` out: FSDP and '
+                         'its like cannot be used here, docs/scaling.md says why')
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
