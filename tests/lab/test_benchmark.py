@@ -53,9 +53,11 @@ def test_the_tool_writes_what_it_prints(config, tmp_path, monkeypatch, capsys):
     report = json.loads(out.read_text())
     said = capsys.readouterr().out
     assert table(report) in said and markdown(report) in said
-    assert set(report) == {'setting', 'machine', 'rows', 'seconds', 'ratios', 'peak_memory_mb', 'checkpoint_mb'}
+    assert set(report) == {'setting', 'machine', 'rows', 'kind', 'seconds', 'ratios', 'peak_memory_mb', 'checkpoint_mb'}
     assert report['setting']['size'] == [64, 96]
-    assert report['rows'] == 2 * 16
+    assert report['rows'] == 2 * 16 and report['kind'] == 'RoIs'
+    without = {name: value for name, value in report['seconds'].items() if name != 'released_order'}
+    assert '32 RoIs (fixed proposals)' in table(dict(report, seconds=without))
     assert set(report['seconds']) == set(BY_DEFAULT)
     assert set(report['ratios']) == {'live/floor', 'released_order/live', 'live/alone', 'floor/alone',
                                      'released_order/alone'}
@@ -242,7 +244,7 @@ def dense_steps(tmp_path_factory):
 
 def test_a_dense_head_has_no_released_order(dense_steps):
     assert dense_steps.variants == ('alone', 'live', 'floor')
-    assert dense_steps.count_rows() == 50
+    assert dense_steps.count_rows() == 50 and dense_steps.kind == 'anchors'
 
 
 @pytest.mark.parametrize('variant, teacher_heads', [('alone', 0), ('live', 1), ('floor', 1)])

@@ -34,8 +34,9 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
     """Measure everything.
 
     Returns:
-        What the JSON file holds: ``setting``, ``machine``, ``rows`` (of a step), ``seconds`` and ``ratios``
-        (a :class:`Spread` each; a ratio is taken within each round), ``peak_memory_mb`` (``None`` unless ``memory``)
+        What the JSON file holds: ``setting``, ``machine``, ``rows`` (of a step), their ``kind``, ``seconds`` and
+        ``ratios`` (a :class:`Spread` each; a ratio is taken within each round), ``peak_memory_mb`` (``None`` unless
+        ``memory``)
         and ``checkpoint_mb``.
 
     Raises:
@@ -48,7 +49,7 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
         checkpoints = measure_checkpoints(steps.student)
         peaks = {name: measure_memory(filled, name) for name in tqdm(steps.variants, 'memory')} if memory else None
     return dict(
-        setting=dataclasses.asdict(setting), rows=rows, machine=_machine(torch.device(setting.device)),
+        setting=dataclasses.asdict(setting), rows=rows, kind=steps.kind, machine=_machine(torch.device(setting.device)),
         seconds={name: dataclasses.asdict(Spread.of(values)) for name, values in seconds.items()},
         ratios={f'{upper}/{lower}': dataclasses.asdict(Spread.of(_ratios(seconds[upper], seconds[lower])))
                 for upper, lower in _compared(seconds)},
@@ -74,7 +75,7 @@ def table(report: dict) -> str:
     """What :func:`benchmark` gave, for people."""
     setting, machine = report['setting'], report['machine']
     peaks = report['peak_memory_mb'] or {}
-    rows = f"RoIs ({setting['proposals']} proposals)" if 'released_order' in report['seconds'] else 'anchors'
+    rows = f"RoIs ({setting['proposals']} proposals)" if report['kind'] == 'RoIs' else 'anchors'
     lines = [
         f"{setting['config']}: {setting['batch']} images of {setting['size'][0]}x{setting['size'][1]}, "
         f"{report['rows']} {rows}, {'AMP' if setting['amp'] else 'float32'}",

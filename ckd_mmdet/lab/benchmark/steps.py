@@ -105,6 +105,7 @@ class Steps:
         init_default_scope('mmdet')
         dense = 'RoIAligner' not in [one.aligner.type.rpartition('.')[2] for one in cfg.model.alignments.values()]
         self.setting, self.variants = setting, _chosen(setting, dense)
+        self.kind = 'anchors' if dense else 'RoIs'
         teachers = {name: {**cfg.model.teacher, 'checkpoint': setting.teacher_checkpoint, **VARIANTS[name].speed}
                     for name in self.variants if VARIANTS[name].needs_teacher}
         self.student = distil(cfg.model.student, next(iter(teachers.values()), None), cfg.model.alignments,
