@@ -1,9 +1,16 @@
 # Each target does all of its set-up in .venv: made once, refreshed when the requirements change.
 
 PYTHON ?= python3
-VENV ?= .venv
-REQUIREMENTS ?= requirements.txt
+STACK ?= onedl
 WORKERS ?= 2
+
+# Each stack has its packages and its venv: the two OpenMMLab lines install into the same import packages.
+ifeq ($(filter onedl official oldest,$(STACK)),)
+$(error STACK needs onedl, official or oldest, and is '$(STACK)')
+endif
+OF_STACK := $(if $(filter-out onedl,$(STACK)),-$(STACK))
+VENV ?= .venv$(OF_STACK)
+REQUIREMENTS ?= requirements$(OF_STACK).txt
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -27,6 +34,10 @@ help:
 	@echo 'make test FAST=1   ruff, mypy and the tests that need no detector, within a minute'
 	@echo 'make test SHUFFLE=1'
 	@echo '                   the same, files and tests in a random order; the number is its seed'
+	@echo 'make test STACK=official'
+	@echo '                   pytest beside the official mmengine, mmcv-lite, mmdet and mmpretrain; 6 GB in .venv-official'
+	@echo 'make test STACK=oldest'
+	@echo '                   pytest with torch 2.1 and the oldest of the other packages; 6 GB in .venv-oldest'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make install       the set-up alone, in $(VENV); the other targets do it themselves'
 	@echo
@@ -52,7 +63,8 @@ FAST_TESTS := tests/functional tests/losses tests/test_balance.py tests/test_cla
 	tests/test_saving.py tests/test_selectors.py tests/test_text.py
 
 # One thread a worker: two processes on one core each are faster than one process on two.
-test: lint
+# Lint and types are of the code: what they say does not depend on the stack, and only the default one has the two.
+test: $(if $(OF_STACK),$(READY),lint)
 	@echo 'pytest, $(WORKERS) workers' && \
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' SHUFFLE='$(SHUFFLE)' $(BIN)/python -m pytest -n $(WORKERS) \
 	$(if $(filter-out 0,$(FAST)),$(FAST_TESTS)) $(PYTEST)
@@ -81,7 +93,7 @@ if not (3, 10) <= sys.version_info[:2] <= (3, 12):
 endef
 export CHECK_PYTHON
 
-$(READY): $(REQUIREMENTS) pyproject.toml $(REDO)
+$(READY): $(REQUIREMENTS) requirements.txt pyproject.toml $(REDO)
 	@set -e; \
 	if [ -e $(READY) ] && [ -z '$(OTHER)' ]; then \
 		echo 'set-up 1 of 3: refreshing $(VENV)'; \

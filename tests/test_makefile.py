@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,8 +36,8 @@ def interpreter(folder: Path, name: str = 'python-fake', version: str = '3, 11, 
 def copy(tmp_path: Path) -> Path:
     folder = tmp_path / 'copy'
     folder.mkdir()
-    for name in ('Makefile', 'pyproject.toml', 'requirements.txt'):
-        shutil.copy(ROOT / name, folder)
+    for path in (ROOT / 'Makefile', ROOT / 'pyproject.toml', *ROOT.glob('requirements*.txt')):
+        shutil.copy(path, folder)
     return folder
 
 
@@ -88,6 +89,56 @@ def test_another_interpreter_makes_another_venv(copy: Path) -> None:
     other = interpreter(copy, 'python-other', version='3, 12, 1')
     assert 'a new .venv with Python 3, 12, 1' in make(copy, 'install', other).stdout
     assert make(copy, 'install').stdout == 'Ready: .venv/bin/python\n'  # and stays, whatever python3 is
+
+
+@pytest.mark.parametrize('stack', ['official', 'oldest'])
+def test_a_stack_has_its_packages_and_its_venv(stack: str, copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    said = make(copy, 'install', f'STACK={stack}', interpreter(copy)).stdout
+    assert f'a new .venv-{stack} with' in said and f'Ready: .venv-{stack}/bin/python' in said
+    assert f'--requirement requirements-{stack}.txt' in (copy / 'pip.log').read_text()
+    for words in ((), (f'STACK={stack}',)):  # neither set-up undoes the other's
+        assert 'set-up' not in make(copy, 'install', *words).stdout
+
+
+def test_lint_and_types_are_checked_beside_the_default_stack_alone(copy: Path) -> None:
+    for stack, programs in {'onedl': {'ruff', 'mypy', 'pytest'}, 'official': {'pytest'}}.items():
+        make(copy, 'install', f'STACK={stack}', interpreter(copy))
+        said = make(copy, '--just-print', 'test', f'STACK={stack}').stdout
+        assert set(re.findall(r'-m (\w+)', said)) == programs
+
+
+def test_an_unknown_stack_is_refused_with_the_known_ones(copy: Path) -> None:
+    done = make(copy, 'test', 'STACK=ondel')
+    assert done.returncode and "STACK needs onedl, official or oldest, and is 'ondel'" in done.stderr
+
+
+def wanted(*lines: str) -> dict[str, str]:
+    """The versions that lines of requirements ask for, by the names of their packages."""
+    found = (re.match(r'([\w-]+)\s*([^;#]*)', line) for line in lines)
+    return {match[1]: match[2].strip() for match in found if match}
+
+
+def stack_packages(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
+    return wanted(*[line for line in lines if not line.startswith(('#', '--'))])
+
+
+def test_the_oldest_stack_is_that_of_the_lower_bounds() -> None:
+    pyproject = (ROOT / 'pyproject.toml').read_text()
+    bounds = wanted(*re.findall(r'"([\w-]+>=[\d.]+)"', pyproject))
+    oldest = stack_packages('requirements-oldest.txt')
+    assert len(bounds) > 10
+    for name, bound in bounds.items():
+        lower = bound.removeprefix('>=')
+        assert f'{oldest[name]}.'.startswith(f'=={lower}.'), name
+
+
+def test_the_official_stack_differs_by_openmmlab_s_packages_alone() -> None:
+    ours, official = stack_packages('requirements.txt'), stack_packages('requirements-official.txt')
+    openmmlab = {'mmengine', 'mmcv-lite', 'mmdet', 'mmpretrain', 'setuptools'}
+    assert official.keys() - openmmlab == {name for name in ours if not name.startswith('onedl-')} - {'ruff', 'mypy'}
+    assert not any(version for name, version in official.items() if name not in openmmlab)  # constrained by the other
 
 
 @pytest.mark.parametrize(('given', 'passed'), [((), ''), (('SEEDS=0 1 2',), '--seeds 0 1 2')])
