@@ -147,20 +147,28 @@ def test_a_tool_without_torch_ends_with_a_sentence(missing: str) -> None:
     assert done.stderr.strip().startswith(f'python -m ckd_mmdet train needs torch and torchvision, and {missing} ')
 
 
-def test_mmdets_own_train_tool_needs_no_compiled_operators(digits: Path, tmp_path: Path) -> None:
-    from tests.small_runs import run_config, student_config
+def test_mmdets_own_train_tool_distils_and_needs_no_compiled_operators(
+        digits: Path, digit_teacher: dict, tmp_path: Path) -> None:
+    from ckd_mmdet.teacher import build_model
+    from mmengine.config import Config
+
+    from tests.small_runs import distilled, run_config, student_config
     tool = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim/tools/train.py'
-    cfg = run_config(student_config(), digits, tmp_path, epochs=1)
+    cfg = run_config(distilled(student_config(), digit_teacher), digits, tmp_path, epochs=1)
     cfg.merge_from_dict(dict(
         val_dataloader=None, val_cfg=None, val_evaluator=None, test_dataloader=None, test_cfg=None,
         test_evaluator=None, train_cfg=dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2),
         default_hooks=dict(checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False)),
-        custom_imports=dict(imports=['ckd_mmdet.compat'], allow_failed_imports=False)))
+        custom_imports=dict(imports=['ckd_mmdet.compat'], allow_failed_imports=False),
+        custom_hooks=[dict(type='ckd_mmdet.DistillHook')]))
     (tmp_path / 'users.py').write_text('\n'.join(f'{key} = {value!r}' for key, value in cfg.to_dict().items()))
     done = run_python('import sys, runpy\n'
                       f'sys.argv = ["train.py", {str(tmp_path / "users.py")!r}]\n'
                       f'runpy.run_path({str(tool)!r}, run_name="__main__")')
     assert (tmp_path / 'iter_2.pth').is_file(), done.stderr
+    student = torch.load(tmp_path / 'student.pth', weights_only=True)['state_dict']
+    assert student.keys() == build_model(Config(dict(model=student_config()))).state_dict().keys()
+    assert 'roi.loss_ckd' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
 
 
 @served
