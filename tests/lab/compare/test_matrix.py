@@ -198,11 +198,27 @@ def test_a_report_is_written_anew_from_the_finished_runs_alone(play: Callable, t
     assert (out / 'table.md').read_text() in capsys.readouterr().out
 
 
-def test_a_real_matrix_of_toys_from_nothing_to_its_report(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          capsys: pytest.CaptureFixture) -> None:
+PURE_PYTHON = """
+from mmdet.evaluation import CocoMetric
+from mmdet.models import FasterRCNN
+from mmengine.config import read_base
+from mmengine.optim import LinearLR
+
+with read_base():
+    from .base import *
+
+model['type'] = FasterRCNN
+val_evaluator['type'] = test_evaluator['type'] = CocoMetric
+param_scheduler[0]['type'] = LinearLR
+"""
+
+
+def test_a_real_matrix_of_pure_python_toys_from_nothing_to_its_report(
+        digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
+    run_config(student_config(), digits, tmp_path / 'own', epochs=2).dump('base.py')
     for name in ('student', 'teacher'):
-        run_config(student_config(), digits, tmp_path / 'own', epochs=2).dump(f'{name}.py')
+        Path(f'{name}.py').write_text(PURE_PYTHON)
     saved_teacher(tmp_path, student_config(), classes=CLASSES)
     checkpoint, = tmp_path.glob('*.pth')
     run_tool(monkeypatch, 'compare', 'student.py', '--teacher', 'teacher.py', '--teacher-checkpoint', checkpoint.name,
