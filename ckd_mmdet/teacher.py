@@ -220,6 +220,8 @@ def build_model(config: Config) -> nn.Module:
         model = student_of(model)
     if 'data_preprocessor' in config:
         model.setdefault('data_preprocessor', config.data_preprocessor)
+    if 'teacher_ckpt' in model:  # LAD and LD download the weights of their own teacher, which only their training needs
+        model['teacher_ckpt'] = None
     # the teacher draws nothing from the student's generator: with one seed, the student's initial weights are those
     # of the student alone
     with torch.random.fork_rng(devices=[]):

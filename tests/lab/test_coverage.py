@@ -27,7 +27,17 @@ from ckd_mmdet.lab.coverage import (
     summary,
     toy_model,
 )
-from ckd_mmdet.lab.coverage.checks import Failed, first_line, flat, forward, gradient, identity, listened, silence
+from ckd_mmdet.lab.coverage.checks import (
+    Failed,
+    attach,
+    first_line,
+    flat,
+    forward,
+    gradient,
+    identity,
+    listened,
+    silence,
+)
 from ckd_mmdet.lab.coverage.shrink import NARROWER
 from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.utils import register_all_modules
@@ -74,6 +84,11 @@ def test_a_family_passes_every_check(family: str) -> None:
     assert row.passes, row
     assert row.aligner == DOZEN[family]
     assert row.identity == 'equal'
+
+
+@pytest.mark.parametrize('family', ['gn+ws', 'ld'])
+def test_a_family_attaches_whatever_its_name_and_with_a_teacher_of_its_own(family: str) -> None:
+    assert attach(smallest_config(family)) == 'yes'
 
 
 # families

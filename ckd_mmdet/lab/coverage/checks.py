@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
 import random
 import re
 import tempfile
 import traceback
-from contextlib import ExitStack, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -29,7 +31,7 @@ from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
 from .confidence import Heads, unlike_predict
-from .families import OUT_OF_SCOPE, model_of, smallest_config
+from .families import CONFIGS, OUT_OF_SCOPE, model_of, smallest_config
 from .shrink import made_up_batch, shrunk, toy_model
 
 CLOSE = 1e-5
@@ -176,16 +178,26 @@ def attach(config: str) -> str:
     Raises:
         Failed: If the command refuses both CKD and KD.
     """
-    name, refusals = f'mmdet::{config}', []
-    with redirect_stdout(StringIO()):
+    path, refusals = CONFIGS / config, []  # by `mmdet::` MMEngine finds no name with a plus or a second dot
+    with redirect_stdout(StringIO()), _inside(CONFIGS.parent):  # LD names its teacher's config from there
         for method, found in (('ckd', 'yes'), ('kd', KD_ONLY)):
             try:
-                distill_config(name, name, method, teacher_checkpoint='weights.pth')
+                distill_config(path, path, method, teacher_checkpoint='weights.pth')
             except ValueError as error:
                 refusals.append(error)
             else:
                 return found
     raise Failed(str(refusals[0])) from refusals[0]
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _choice(student: nn.Module, teacher: nn.Module) -> Choice:
