@@ -145,6 +145,8 @@ def scorer_of(model: nn.Module, side: str) -> ObjectScorer:
     Raises:
         ValueError: If we do not know how.
     """
+    if hasattr(model, 'query_head'):  # of several heads, the one that Co-DETR tests with
+        return QueryScorer(model)
     if hasattr(getattr(model, 'roi_head', None), 'bbox_head'):
         return RoIScorer(model)
     head = getattr(model, 'bbox_head', None)

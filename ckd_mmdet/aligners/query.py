@@ -30,9 +30,10 @@ class QueryAligner(Aligner):
     """Pairs the queries of DETR-like detectors that each side's own head matches to the same ground-truth object.
 
     For DETR, Conditional, DAB and Deformable DETR, DINO and DDQ, of any kind on either side: the numbers of their
-    queries may differ. A row is an object, image by image in the order of the ground truth; its logits are those of
-    the query that the head's own ``assigner`` gives it. An object for which one of the sides has no query left is left
-    out. Denoising and auxiliary queries are never matched.
+    queries may differ. Of a teacher in the shape of Co-DETR, with several heads over one neck, its ``query_head`` is
+    asked, which has its transformer in it. A row is an object, image by image in the order of the ground truth; its
+    logits are those of the query that the head's own ``assigner`` gives it. An object for which one of the sides has no
+    query left is left out. Denoising and auxiliary queries are never matched.
 
     Args:
         layers: ``'last'``, the last decoder layer of each side; or ``'all'``: every layer answers for every object,
@@ -51,8 +52,13 @@ class QueryAligner(Aligner):
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         scorings = query_scoring(student, 'student', 'QueryAligner'), query_scoring(teacher, 'teacher', 'QueryAligner')
+        if self.layers == 'last':
+            return scorings
+        if hasattr(teacher, 'query_head'):
+            raise ValueError(f"`QueryAligner` with `layers='all'` needs the teacher's decoder outside its head, and a "
+                             f"{type(teacher).__name__} has it in its `query_head`; take `layers='last'`.")
         ours, theirs = _num_layers(student), _num_layers(teacher)
-        if self.layers == 'all' and ours != theirs:
+        if ours != theirs:
             raise ValueError(f"`QueryAligner` with `layers='all'` needs as many decoder layers in the teacher "
                              f"({theirs}) as in the student ({ours}); take `layers='last'`.")
         return scorings
@@ -91,7 +97,10 @@ def query_scoring(model: nn.Module, side: str, aligner: str) -> Scoring:
     Raises:
         ValueError: If the model is none, or cannot match queries to objects.
     """
-    head = getattr(model, 'bbox_head', None)
+    head = getattr(model, 'query_head', getattr(model, 'bbox_head', None))
+    if side == 'student' and hasattr(model, 'query_head'):
+        raise ValueError(f'`{aligner}` asks the `query_head` of a teacher, and cannot listen to that of a '
+                         f'{type(model).__name__} as student; take `--method l2`, or another student.')
     if not isinstance(head, DETRHead):
         has = 'none' if head is None else f'a {type(head).__name__}'
         raise ValueError(f'`{aligner}` needs a {side} with queries, whose `bbox_head` is a DETRHead (DETR, '
@@ -124,6 +133,8 @@ class Queries:
     """Centre, width and height as parts of the image's, shape ``(l, N, q, 4)``."""
     kept: Sequence[Tensor | None]
     """Of each layer, which queries may be matched, ``(N, q)`` bool; ``None`` where all may."""
+    of_batch: bool = False
+    """Whether its boxes are parts of the padded batch's height and width, and not of their image's."""
 
     @classmethod
     def recorded(cls, tape: QueryTape) -> Queries:
@@ -144,6 +155,11 @@ class Queries:
     @torch.no_grad()
     def asked(cls, model: nn.Module, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> Queries:
         """Those of a model at rest, from the features of its neck, without gradient."""
+        if hasattr(model, 'query_head'):
+            of_batch = not getattr(model, 'with_attn_mask', True)  # Co-DETR then takes the padding for image, too
+            head, metas = model.query_head, [_as_sized(sample, of_batch) for sample in data_samples]
+            scores, boxes = head(feats, metas)[:2]
+            return cls(head, scores, boxes, [None] * len(scores), of_batch)
         inputs = model.forward_transformer(feats, data_samples)
         with listen_to_queries(model) as tape:
             # what only its loss needs stands beside these
@@ -173,13 +189,19 @@ class Queries:
         kept = self.kept[layer]
         candidates = (torch.arange(len(scores), device=scores.device) if kept is None else
                       kept[image].nonzero().squeeze(1))
-        height, width = sample.img_shape
+        meta = _as_sized(sample, self.of_batch)
+        height, width = meta['img_shape']
         boxes = bbox_cxcywh_to_xyxy(boxes[candidates]) * boxes.new_tensor([width, height, width, height])
         matched = self.head.assigner.assign(InstanceData(scores=scores[candidates], bboxes=boxes), sample.gt_instances,
-                                            img_meta=sample.metainfo).gt_inds  # (q,), 0 for none, else object + 1
+                                            img_meta=meta).gt_inds  # (q,), 0 for none, else object + 1
         queries = matched.new_full((len(sample.gt_instances),), -1)
         queries[matched[matched > 0] - 1] = candidates[matched > 0]
         return queries
+
+
+def _as_sized(sample: BaseDataElement, of_batch: bool) -> dict:
+    """An image's meta information; its ``img_shape`` is that of the padded batch where ``of_batch`` says so."""
+    return {**sample.metainfo, 'img_shape': sample.batch_input_shape} if of_batch else sample.metainfo
 
 
 def image_ids(data_samples: Sequence[BaseDataElement]) -> Tensor:

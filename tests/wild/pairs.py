@@ -43,6 +43,9 @@ PAIRS = [
          ('model.student.data_preprocessor.pad_size_divisor=32',)),
     Wild('detr_r18', 'grocery_faster_rcnn_r18', ('ckd', 'kd'),
          ('model.student.data_preprocessor.pad_size_divisor=32',)),
+    Wild('grocery_faster_rcnn_r18', 'several_heads', ('ckd', 'l2')),
+    Wild('detr_r18', 'several_heads', ('ckd',), ('model.student.data_preprocessor.pad_size_divisor=32',)),
+    Wild('pure_python_retinanet', 'several_heads', ('ckd', 'pkd')),
     Wild('mask_rcnn_regnet', 'mask_rcnn_swin_t', ('ckd', 'dist')),
     # no SSD: mmdet 3.3's own `predict` of it fails (`BaseDenseHead` asks for a `loss_cls` that SSDHead lacks)
     Wild('efficientnet_retinanet', 'drone_retinanet_r18', ('ckd', 'l2')),
