@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ckd_mmdet import __version__
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.config import read_config
 
@@ -74,6 +75,13 @@ def test_the_installed_package_carries_all_configs_and_tools_and_no_weights(inst
         assert files(installed / 'ckd_mmdet/.mim' / folder) == ours
     with pytest.raises(AssertionError, match='its teacher, .*, which only the repository has'):
         python('-m', 'ckd_mmdet', 'demo', folder=installed, path=installed)
+
+
+def test_the_wheel_holds_the_package_alone_typed_and_small(built):
+    names = set(contents(built))
+    assert {name.partition('/')[0] for name in names} == {'ckd_mmdet', f'ckd_mmdet-{__version__}.dist-info'}
+    assert 'ckd_mmdet/py.typed' in names  # whoever checks their types reads ours
+    assert built.stat().st_size < 1_000_000
 
 
 def test_a_config_outside_the_repository_names_our_parts(installed, tmp_path):
