@@ -24,9 +24,11 @@ def require_openmmlab(packages: tuple[str, ...] = PACKAGES) -> None:
 
     Raises:
         ImportError: If one is missing; so is one whose uninstall left a folder without code. Also if one is installed
-            twice, by its onedl-* and by its official distribution.
+            twice, by its onedl-* and by its official distribution, or if the onedl-* ones stand beside a torch that is
+            too old for them.
     """
     _refuse_both_lines()
+    _refuse_old_torch()
     specs = {name: importlib.util.find_spec(name) for name in packages}
     missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
@@ -47,6 +49,17 @@ def _refuse_both_lines() -> None:
                 f'the same files, and what is there now is a mixture. Remove both, `pip uninstall {onedl} '
                 f'{" ".join(beside)}`, then install the one that your other packages are of: `pip install {onedl}` '
                 f'beside onedl-* packages, `pip install {beside[0]}` beside official ones.', name=package)
+
+
+def _refuse_old_torch() -> None:
+    if not (_is_installed('onedl-mmengine') and _is_installed('torch')):
+        return
+    version = metadata.version('torch')
+    if tuple(int(part) for part in version.split('.')[:2]) < (2, 3):
+        raise ImportError(
+            f'onedl-mmengine imports what torch has from 2.3 on (`torch.amp.GradScaler`), and torch {version} is '
+            'installed. Either `pip install "torch>=2.4"`, which the onedl-* packages ask for, or take the official '
+            '`mmengine`, `mmcv` (or `mmcv-lite`) and `mmdet` in place of the onedl-* ones.', name='torch')
 
 
 def _is_installed(distribution: str) -> bool:

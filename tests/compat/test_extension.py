@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,18 +105,38 @@ def test_a_folder_left_by_an_uninstall_counts_as_missing(
     assert caught.value.name == 'mmleftover'
 
 
+def installed(name: str, version: str, folder: Path) -> None:
+    """Write the metadata of a distribution."""
+    (folder / f'{name}-{version}.dist-info').mkdir()
+    (folder / f'{name}-{version}.dist-info/METADATA').write_text(
+        f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+
+
 @pytest.mark.parametrize(('onedl', 'official', 'package'), [
     ('onedl_mmengine', 'mmengine', 'mmengine'), ('onedl_mmcv', 'mmcv_lite', 'mmcv'),
     ('onedl_mmdetection', 'mmdet', 'mmdet'), ('onedl_mmpretrain', 'mmpretrain', 'mmpretrain')])
 def test_a_package_of_both_lines_is_refused_with_what_to_remove(
         onedl: str, official: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (onedl, official):
-        folder = tmp_path / f'{name}-1.0.dist-info'
-        folder.mkdir()
-        (folder / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
+        installed(name, '1.0', tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     onedl, official = onedl.replace('_', '-'), official.replace('_', '-')
     with pytest.raises(ImportError, match=f'one `{package}`.*`pip uninstall {onedl} {official}`'):
+        require_openmmlab()
+
+
+@pytest.mark.parametrize(('version', 'refused'), [('2.1.0', True), ('2.2.2+cu121', True), ('2.3.0', False),
+                                                  ('2.11.0+cpu', False)])
+def test_a_torch_that_is_too_old_for_the_onedl_line_is_refused_with_both_ways_out(
+        version: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ckd_mmdet.compat import extension
+    installed('torch', version, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(extension, '_is_installed', lambda name: name in ('torch', 'onedl-mmengine'))
+    if not refused:
+        require_openmmlab()
+        return
+    with pytest.raises(ImportError, match=f'torch {re.escape(version)} is installed. Either .*"torch>=2.4"'):
         require_openmmlab()
 
 
