@@ -117,7 +117,8 @@ def known() -> dict[str, Callable]:
 
 
 def _numpys() -> dict[str, Callable]:
-    core = np._core if hasattr(np, '_core') else np.core
+    # 1.26 has a `_core`, too, with next to nothing in it
+    core = np._core if hasattr(np, '_core') and not np.__version__.startswith('1.') else np.core
     found: dict[str, Callable] = {'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype}
     found.update({f'numpy.{kind.__name__}': kind for kind in {*np.sctypeDict.values()}
                   if kind not in (np.object_, np.void)})

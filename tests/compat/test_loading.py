@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from ckd_mmdet.compat import unpickling
 from ckd_mmdet.compat.loading import TRUST, UnreadableCheckpoint, UntrustedCheckpoint, load_url, trusting
 from mmengine.config import ConfigDict
 from mmengine.fileio import LocalBackend
@@ -179,6 +181,14 @@ def test_numpys_names_of_both_lines_are_read(core: str, tmp_path: Path) -> None:
 
 
 # every way in
+
+def test_numpy_1_26_is_not_taken_for_numpy_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    core = np.core if np.__version__.startswith('1.') else np._core
+    has = {name: getattr(np, name) for name in ('ndarray', 'dtype', 'sctypeDict', 'object_', 'void')}
+    numpy = SimpleNamespace(**has, __version__='1.26.4', core=core, _core=ModuleType('numpy._core'))
+    monkeypatch.setattr(unpickling, 'np', numpy)
+    assert unpickling._numpys()['numpy._core.multiarray.scalar'] is core.multiarray.scalar
+
 
 def test_init_cfg_and_load_checkpoint_pass_the_same_door(tmp_path: Path) -> None:
     torch.save(Runs(os.system, f'touch {tmp_path / "marker"}'), tmp_path / 'x.pth')
