@@ -6,12 +6,14 @@ import copy
 import re
 from typing import Any
 
+import mmdet
 import torch
 from mmdet.models.backbones.trident_resnet import TridentConv
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
+from mmengine.utils import digit_version
 from torch import nn
 
 from .families import model_of
@@ -36,10 +38,12 @@ WIDTHS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(('CSPDarknet', 'CSPNeXt'), dict(widen_factor=1)),
     **dict.fromkeys(('DeformableDETRHead', 'DINOHead', 'DDQDETRHead'), dict(embed_dims=256)),
 }
+OLD = digit_version(mmdet.__version__) < digit_version('3.4')
 FULL_SIZE = {
     'SingleStageDetector': 'the widths of SSD are those of its backbone',
     'TridentFasterRCNN': 'its shared head is a stage of ResNet-50, as wide as that',
     'ConditionalDETR': 'its encoding of coordinates has 256 numbers',
+    **(dict.fromkeys(('DINO', 'DDQDETR'), 'as of Conditional DETR, before mmdet 3.4') if OLD else {}),
 }
 """Detectors with widths that no config can change."""
 FULL_SIZE_ROIS = 4
