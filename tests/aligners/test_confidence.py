@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 from ckd_mmdet.aligners import DenseAligner, ObjectAligner, QueryAligner, RoIAligner
@@ -108,9 +109,9 @@ def test_rows_without_an_object_have_no_confidence_and_the_quality_alone_can_put
     assert with_quality(20).confidence([0, 1, 2]).argmax() == least
 
 
-def unraveled(row: int, quality: Tensor) -> tuple[Tensor, ...]:
+def unraveled(row: int, quality: Tensor) -> tuple:
     """Image, y, x and anchor of a row of a level ``(N, A, h, w)``."""
-    return torch.unravel_index(torch.tensor(row), quality.permute(0, 2, 3, 1).shape)
+    return np.unravel_index(row, quality.permute(0, 2, 3, 1).shape)
 
 
 @pytest.mark.parametrize('name', ['fcos', 'paa', 'retinanet', 'faster_rcnn', 'detr'])
