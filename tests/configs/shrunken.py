@@ -97,7 +97,7 @@ class RandomTeachers:
     def __call__(self, teacher: dict) -> dict:
         """The teacher's config with such a checkpoint."""
         name = teacher['config']
-        key = name, str(torch.get_default_device())
+        key = name, str(torch.empty(0).device)
         cfg = read_config(name)
         if self.narrowed and cfg.default_scope == 'mmdet':
             narrow(cfg.model)
