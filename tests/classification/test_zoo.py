@@ -18,6 +18,7 @@ import pytest
 import torch
 from ckd_mmdet.classification import require_mmpretrain
 from ckd_mmdet.classification.backbones import ZOO, CifarMobileNetV2, CifarResNet, CifarVGG, CifarWideResNet
+from ckd_mmdet.classification.backbones.mobile import channel_shuffle
 from ckd_mmdet.classification.published import read_published, translate
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -196,3 +197,9 @@ def test_without_mmpretrain_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, 'mmpretrain', None)
     with pytest.raises(ImportError, match=r'need mmpretrain.*ckd_mmdet\[onedl,classification\]'):
         require_mmpretrain()
+
+
+@pytest.mark.parametrize('groups', [2, 3])
+def test_channels_are_shuffled_as_by_torch(groups):
+    x = torch.arange(2 * 12.).reshape(2, 12, 1, 1)
+    assert torch.equal(channel_shuffle(x, groups), torch.nn.functional.channel_shuffle(x, groups))

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from ckd_mmdet.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, channel_shuffle
+from torch.nn.functional import avg_pool2d
 
 from .base import HE_NORMAL, StagedBackbone, conv1x1, conv3x3, depthwise3x3
 
@@ -204,3 +204,8 @@ class HalvingUnit(nn.Module):
         long = self.bn4(self.conv4(long))
         long = self.bn5(self.conv5(long)).relu_()
         return channel_shuffle(torch.cat([short, long], dim=1), 2)
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """The first channel of each group, then the second of each, ...; torch 2.1's own has no gradient."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
