@@ -222,7 +222,16 @@ def build_model(config: Config) -> nn.Module:
         model.setdefault('data_preprocessor', config.data_preprocessor)
     if 'teacher_ckpt' in model:  # LAD and LD download the weights of their own teacher, which only their training needs
         model['teacher_ckpt'] = None
+    model = _of_one_process(model)
     # the teacher draws nothing from the student's generator: with one seed, the student's initial weights are those
     # of the student alone
     with torch.random.fork_rng(devices=[]):
         return MODELS.build({'_scope_': config.get('default_scope') or 'mmdet', **model})
+
+
+def _of_one_process(part: Any) -> Any:
+    """A config with BatchNorm in place of MMSyncBN: the same at rest, and it is built without a process group."""
+    if isinstance(part, dict):
+        return type(part)({key: 'BN' if key == 'type' and value == 'MMSyncBN' else _of_one_process(value)
+                           for key, value in part.items()})
+    return type(part)(map(_of_one_process, part)) if isinstance(part, list | tuple) else part

@@ -1,8 +1,10 @@
+import copy
 from pathlib import Path
 
 import pytest
 import torch
-from ckd_mmdet.teacher import FrozenTeacher
+from ckd_mmdet.teacher import FrozenTeacher, build_model
+from mmengine.config import Config
 
 from tests.small_runs import distilled
 from tests.toys import saved_teacher, toy_config, toy_model
@@ -87,3 +89,12 @@ def test_a_distilled_student_teaches_in_its_turn(config: dict, checkpoint: str, 
     assert type(second.model).__name__ == 'FasterRCNN'
     assert second.digest() == FrozenTeacher(config, tmp_path / 'epoch_1.pth').digest()
     assert torch.equal(second.model.backbone.conv1.weight, student.backbone.conv1.weight)
+
+
+def test_a_batchnorm_of_several_processes_is_built_by_one(config: dict) -> None:
+    several = copy.deepcopy(config)
+    several.backbone.norm_cfg = dict(type='MMSyncBN', requires_grad=True)
+    model = build_model(Config(dict(model=several)))
+    assert model.state_dict().keys() == toy_model(config).state_dict().keys()
+    assert type(model.backbone.bn1) is torch.nn.BatchNorm2d
+    assert several.backbone.norm_cfg.type == 'MMSyncBN'  # as the Runner builds the student
