@@ -37,7 +37,8 @@ help:
 	@echo 'make test STACK=official'
 	@echo '                   pytest beside the official mmengine, mmcv-lite, mmdet and mmpretrain; 6 GB in .venv-official'
 	@echo 'make test STACK=oldest'
-	@echo '                   pytest with torch 2.1 and the oldest of the other packages; 6 GB in .venv-oldest'
+	@echo '                   pytest with torch 2.1 and the oldest of the other packages; 6 GB in .venv-oldest, with Python 3.10'
+	@echo '                   or 3.11'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make install       the set-up alone, in $(VENV); the other targets do it themselves'
 	@echo

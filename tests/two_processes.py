@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -119,3 +120,5 @@ def main(config: str, learning: str, broken: str, work_dir: str) -> None:
 
 if __name__ == '__main__':
     main(*sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(0)  # all is told: once, gloo's threads ended the interpreter's own end by SIGABRT
