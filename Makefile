@@ -17,7 +17,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-classification test lint again
+.PHONY: help install demo demo-classification docs test lint again
 
 help:
 	@echo 'make demo          a student alone, with CKD and as is recommended, taught by a shipped teacher; table and picture'
@@ -40,6 +40,7 @@ help:
 	@echo '                   pytest with torch 2.1 and the oldest of the other packages; 6 GB in .venv-oldest, with Python 3.10'
 	@echo '                   or 3.11'
 	@echo 'make lint          ruff and mypy'
+	@echo 'make docs          the documentation as HTML, in docs/_build/html; a warning or a broken link is an error'
 	@echo 'make install       the set-up alone, in $(VENV); the other targets do it themselves'
 	@echo
 	@echo 'PYTHON=python3.12 make ...   takes that interpreter (3.10 to 3.12)'
@@ -53,6 +54,17 @@ demo: $(READY)
 
 demo-classification: $(READY)
 	@$(BIN)/python tools/demo_classification.py $(if $(SEEDS),--seeds $(SEEDS))
+
+# What the documentation alone needs stands in a file of its own: neither demo nor tests wait for it.
+DOCS_READY := $(VENV)/.ready-docs
+$(DOCS_READY): $(READY) requirements-docs.txt
+	@echo 'set-up: the packages of requirements-docs.txt'
+	@$(PIP) install --requirement requirements-docs.txt
+	@touch $@
+
+docs: $(DOCS_READY)
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	@$(BIN)/python docs/check_links.py docs/_build/html
 
 lint: $(READY)
 	@echo 'ruff' && $(BIN)/python -m ruff check --quiet .

@@ -5,11 +5,14 @@ import runpy
 import sys
 from pathlib import Path
 
+from ckd_mmdet.versions import versions
+
 TOOLS = Path(__file__).parent / '.mim' / 'tools'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m ckd_mmdet', description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('tool', choices=sorted(path.stem for path in TOOLS.glob('*.py')),
                         help="what follows are the tool's own arguments")
     tool = TOOLS / f'{parser.parse_args(sys.argv[1:2]).tool}.py'

@@ -44,6 +44,7 @@ class Boxes:
 
     @property
     def dropped(self) -> int:
+        """Number of boxes that the data set drops."""
         return sum(len(places) for kind, places in self.found.items() if kind in DROPPED)
 
 

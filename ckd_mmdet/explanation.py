@@ -41,6 +41,7 @@ def rows_of(alignment: Mapping[str, Any]) -> str:
 
 
 def named(config: str | Path | Config | dict) -> str:
+    """The name of a config: its path or file name, where it has one."""
     if isinstance(config, str | Path):
         return str(config)
     return getattr(config, 'filename', None) or 'a given config'

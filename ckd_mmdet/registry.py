@@ -20,7 +20,7 @@ MODELS = Registry('model', parent=ROOT_MODELS, scope='ckd_mmdet',
 TASK_UTILS = Registry('task util', parent=ROOT_TASK_UTILS, scope='ckd_mmdet',
                       locations=['ckd_mmdet.aligners', 'ckd_mmdet.selectors',
                                  'ckd_mmdet.classification.aligner'])
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hook'])
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='ckd_mmdet', locations=['ckd_mmdet.hook', 'ckd_mmdet.lab.watch'])
 # asked for by configs of classifiers alone
 DATASETS = Registry('dataset', parent=ROOT_DATASETS, scope='ckd_mmdet', locations=['ckd_mmdet.lab.datasets.digits'])
 TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='ckd_mmdet',

@@ -189,6 +189,7 @@ class PipelineState:
         self.kept = [(container, copy.copy(container)) for part in parts for container in _containers(vars(part), seen)]
 
     def restore(self) -> None:
+        """Put everything back as it was."""
         for container, contents in self.kept:
             container.clear()
             if isinstance(container, list | deque):

@@ -101,6 +101,12 @@ class FrozenTeacher:
             self._body = self.speed.body(self.model)
         return self.speed.features(self._body, self._renormalized(inputs, data_samples))
 
+    @torch.no_grad()
+    def predict(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Sequence[BaseDataElement]:
+        """What it finds in a student's batch ``(N, 3, h, w)``; the samples come back with predictions of the teacher's
+        own classes."""
+        return self.model(self._renormalized(inputs, data_samples), data_samples, mode='predict')
+
     def _renormalized(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Tensor:
         if not isinstance(self.renormalize, Renormalize):
             return inputs

@@ -20,6 +20,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'taps': TENSORS,
     'files': set(),
     'text': set(),
+    'versions': {'ckd_mmdet.__version__'},
     'seeding': TENSORS | {'numpy', 'mmengine'},
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
@@ -36,7 +37,7 @@ ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice',
          'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
          'work_dir',
          'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'joining', 'judgement',
-         'labels', 'loading', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
+         'labels', 'loading', 'log_groups', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
          'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'}

@@ -14,6 +14,7 @@ from pathlib import Path
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports
 from ckd_mmdet.options import OptionsAction
+from ckd_mmdet.versions import versions
 from mmengine.device import is_cuda_available
 
 with lab_imports():
@@ -22,6 +23,7 @@ with lab_imports():
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('config', nargs='?', help="the plain student's config, or a distilled one with its teacher")
     parser.add_argument('checkpoints', nargs='*', metavar='CHECKPOINT', help='a student each, side by side')
     parser.add_argument('--teacher', help="the teacher's config (default: that of a distilled config)")

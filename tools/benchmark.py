@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports
+from ckd_mmdet.versions import versions
 from mmengine.device import is_cuda_available
 
 with lab_imports():
@@ -16,6 +17,7 @@ with lab_imports():
 
 def parse_args() -> tuple[Setting, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('config', nargs='?', default='configs/ckd/ckd_faster_rcnn_r101-r50_fpn_1x_coco.py')
     parser.add_argument('--teacher-checkpoint', help='random weights by default')
     parser.add_argument('--student-checkpoint', help='random weights by default')

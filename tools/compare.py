@@ -12,6 +12,7 @@ from pathlib import Path
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
 from ckd_mmdet.options import OptionsAction
+from ckd_mmdet.versions import versions
 
 with lab_imports():
     from ckd_mmdet.lab.compare.main import default_out, run_matrix
@@ -23,6 +24,7 @@ with lab_imports():
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('student', nargs='?', help='config of a plain detector or classifier, mmdet::... too')
     parser.add_argument('--teacher', help='the config of the model that teaches')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")

@@ -16,10 +16,12 @@ sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != Path(_
 
 from ckd_mmdet.files import check_writable, write_whole  # noqa: E402
 from ckd_mmdet.lab.coverage import LIMIT, Row, families, markdown, run_families, summary  # noqa: E402
+from ckd_mmdet.versions import versions  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('--families', nargs='+', metavar='NAME', help="folders of mmdet's configs (default: all)")
     parser.add_argument('--jobs', type=int, default=2, help='processes at a time (default: 2)')
     parser.add_argument('--limit', type=float, default=LIMIT, help=f'seconds a family may take (default: {LIMIT:g})')

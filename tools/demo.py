@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
+from ckd_mmdet.versions import versions
 
 with lab_imports():
     from ckd_mmdet.lab.compare.report import as_shown
@@ -21,6 +22,7 @@ with lab_imports():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     size = parser.add_mutually_exclusive_group()
     size.add_argument('--quick', action='store_true', help='fewer scenes and steps: about two minutes')
     size.add_argument('--full', action='store_true', help='more scenes and steps, and a teacher that it trains')

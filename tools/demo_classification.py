@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.lab.jobs.commands import lab_imports, told_in_one_line
+from ckd_mmdet.versions import versions
 
 with lab_imports():
     from ckd_mmdet.classification import require_mmpretrain
@@ -23,6 +24,7 @@ with lab_imports():
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('--seeds', nargs='+', type=int, default=DIGITS.seeds, metavar='N',
                         help=f'of the students (default: {" ".join(map(str, DIGITS.seeds))})')
     args = parser.parse_args()

@@ -5,10 +5,12 @@ import argparse
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.export import export_student
+from ckd_mmdet.versions import versions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('checkpoint')
     parser.add_argument('out')
     parser.add_argument('--overwrite', action='store_true', help='replace the file OUT if it is there')

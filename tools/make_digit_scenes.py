@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ckd_mmdet.lab.jobs.commands import lab_imports
+from ckd_mmdet.versions import versions
 
 with lab_imports():
     from ckd_mmdet.lab.datasets.digit_scenes import HARD, PLAIN, make_digit_scenes
@@ -17,6 +18,7 @@ DEFAULTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument(
         '--hard',
         action='store_true',

@@ -13,6 +13,7 @@ from ckd_mmdet.data_files import check_data
 from ckd_mmdet.files import check_writable
 from ckd_mmdet.fit_checkpoint import FitCheckpoint
 from ckd_mmdet.options import OptionsAction
+from ckd_mmdet.versions import versions
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
@@ -50,6 +51,7 @@ PACKAGES = {
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)  # --show is not --show-dir
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('config', help='the plain or the distillation config; mmdet::... and mmpretrain::... too')
     parser.add_argument('checkpoint')
     parser.add_argument('--work-dir', help='where the metrics go')

@@ -15,6 +15,7 @@ from ckd_mmdet.options import OptionsAction, check_numbers
 from ckd_mmdet.recipes import METHODS, RECIPES, SAYS
 from ckd_mmdet.saving import checkpoint_to_resume
 from ckd_mmdet.speed import PRECISIONS
+from ckd_mmdet.versions import versions
 from ckd_mmdet.work_dir import held, is_first, refuse_a_training, remove_training
 from mmengine.config import Config
 from mmengine.device import is_cuda_available
@@ -47,6 +48,7 @@ EPILOG = '\n'.join([
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('config', help='a config file, or mmdet::... and mmpretrain::... for an installed one')
     parser.add_argument('--teacher', help='distil a plain config: the config of a model that teaches it')
     parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")

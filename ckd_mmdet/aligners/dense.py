@@ -49,6 +49,8 @@ QUALITIES = ('score_factors', 'objectnesses')
 
 @dataclass(frozen=True)
 class DenseTape:
+    """What the student's dense head said in one step."""
+
     head: nn.Module
     scores: ModuleTap
     targets: Sequence[ModuleTap]
@@ -168,6 +170,7 @@ def class_columns(head: nn.Module) -> int | None:
 
 
 def dense_scoring(head: nn.Module) -> Scoring:
+    """How a dense head scores a row: by sigmoids, or by a softmax with background in its last column."""
     softmax = not getattr(head, 'use_sigmoid_cls', True)
     return Scoring(class_columns(head) - softmax, softmax)
 

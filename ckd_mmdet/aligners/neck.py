@@ -175,6 +175,7 @@ def extract_maps(model: nn.Module, inputs: Tensor) -> Sequence[Tensor]:
 
 
 def levels_of(output: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    """The levels of a model's features, one ``(N, d, h, w)`` each; a single tensor is one level."""
     return [output] if isinstance(output, Tensor) else list(output)
 
 

@@ -67,6 +67,8 @@ LOWEST_WANTED = -5.0
 
 @dataclass(frozen=True)
 class ObjectTape:
+    """What the student said in one step, and how the scores of its objects are read from that."""
+
     scorer: ObjectScorer
     recorded: Any
 

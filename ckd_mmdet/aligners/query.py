@@ -21,6 +21,8 @@ from .base import Aligner
 
 @dataclass(frozen=True)
 class QueryTape:
+    """The student, and the calls of its head in one step."""
+
     model: nn.Module
     head: ModuleTap
 
@@ -171,6 +173,7 @@ class Queries:
 
     @property
     def ranking(self) -> Ranking:
+        """How the head ranks its queries at test time."""
         return Ranking(softmax=not self.head.loss_cls.use_sigmoid)
 
     def logits(self, layer: int, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:

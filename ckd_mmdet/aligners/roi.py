@@ -21,6 +21,8 @@ from .base import Aligner
 
 @dataclass(frozen=True)
 class RoITape:
+    """What the student's RoI head was given, and said, in one step."""
+
     rois: ModuleTap
     scores: ModuleTap
     targets: ModuleTap

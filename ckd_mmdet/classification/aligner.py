@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class ImageTape:
+    """The calls of the student's last layer in one step, and the number of views of each image."""
+
     last_layer: ModuleTap
     views: int
 

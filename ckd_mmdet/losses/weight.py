@@ -112,10 +112,12 @@ class Weight(nn.Module):
 
     @property
     def changes_by_epoch(self) -> bool:
+        """Whether it is a schedule by epochs."""
         return bool(self.warm_up) or self.decay is not None or self.stop is not None
 
     @property
     def is_measuring(self) -> bool:
+        """Whether ``balance`` is still being measured."""
         return self.value is None and len(self.ratios) < self.iterations
 
     def get_extra_state(self) -> Tensor:

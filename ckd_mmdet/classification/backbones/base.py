@@ -61,12 +61,15 @@ class StagedBackbone(BaseModule):
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias that keeps height and width at stride 1."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride, groups=groups, bias=False)
 
 
 def depthwise3x3(channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution of each channel alone, without bias."""
     return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
