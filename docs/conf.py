@@ -9,11 +9,12 @@ sys.path[:0] = [str(DOCS), str(DOCS.parent)]
 import ckd_mmdet.compat  # noqa: E402, F401  first: mmdet's modules need its operators
 from ckd_mmdet import __version__  # noqa: E402
 from sphinx.application import Sphinx  # noqa: E402
-from written import for_the_site, write_pages  # noqa: E402
+from written import for_napoleon, for_the_site, write_pages  # noqa: E402
 
 project, author, copyright = 'ckd_mmdet', 'The ckd_mmdet authors', '2026, the ckd_mmdet authors'
 version = release = __version__
-extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.mathjax']
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon',
+              'sphinx-mathjax-offline']  # no page loads anything from elsewhere
 exclude_patterns = ['_build', 'examples', 'study', 'first_steps.ipynb']
 html_theme = 'furo'
 html_title = f'ckd_mmdet {__version__}'
@@ -32,4 +33,6 @@ toc_object_entries_show_parents = 'hide'
 def setup(app: Sphinx) -> None:
     """Write what comes from `--help`, the table of recipes and the package, then build."""
     write_pages(DOCS / '_written')
+    app.connect('autodoc-process-docstring', lambda app, what, name, obj, options, lines: for_napoleon(what, lines),
+                priority=400)  # before Napoleon's, which has 500
     app.connect('source-read', lambda app, name, source: for_the_site(source, DOCS))

@@ -152,6 +152,15 @@ def test_the_demo_of_classification_takes_seeds(given: tuple, passed: str, copy:
     assert said.split() == ['.venv/bin/python', 'tools/demo_classification.py', *passed.split()]
 
 
+def test_the_documentation_has_packages_of_its_own_and_its_warnings_are_errors(copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    said = make(copy, '--just-print', 'docs').stdout
+    assert said.index('requirements-docs.txt') < said.index('-m sphinx') < said.index('docs/check_links.py')
+    assert '--fail-on-warning' in said
+    (copy / '.venv/.ready-docs').touch()
+    assert 'requirements-docs.txt' not in make(copy, '--just-print', 'docs').stdout
+
+
 @pytest.mark.parametrize(('given', 'passed'), [
     ((), ''), (('QUICK=1',), '--quick'), (('QUICK=0', 'FULL=1', 'SEEDS=0 1'), '--full --seeds 0 1')])
 def test_the_demo_takes_its_size_and_seeds(given: tuple, passed: str, copy: Path) -> None:

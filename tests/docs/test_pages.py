@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / 'docs'
 sys.path.insert(0, str(DOCS))
 from check_links import broken_links  # noqa: E402
-from written import for_the_site, options_of, public_modules, recipe_table, tools  # noqa: E402
+from written import for_napoleon, for_the_site, options_of, public_modules, recipe_table, tools  # noqa: E402
 
 PAGES = [*sorted(DOCS.glob('*.md')), ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'configs/README.md']
 WRITTEN = {'_written/commands', '_written/recipes', '_written/losses', '_written/aligners-and-selectors',
@@ -135,6 +135,12 @@ def test_a_link_out_of_the_site_is_a_path_and_others_stay():
     source = ['[`tools/compare.py`](../tools/compare.py) [raw](study/demo) [there](results.md) [web](https://x.org/a)']
     for_the_site(source, DOCS)
     assert source == ['`tools/compare.py` raw (`docs/study/demo`) [there](results.md) [web](https://x.org/a)']
+
+
+def test_what_stands_before_a_colon_is_no_type():
+    lines = ['A sentence.', '', 'Returns:', '    Shape: ``(n,)``.']
+    for_napoleon('function', lines)
+    assert lines == ['A sentence.', '', ':returns:', '    Shape: ``(n,)``.']
 
 
 def test_a_broken_link_and_a_missing_anchor_are_found(tmp_path):
