@@ -120,7 +120,7 @@ class Widths:
 
 @dataclass(frozen=True)
 class LastLayer:
-    """The linear layer that gives a head's scores, and what comes into it."""
+    """The linear layer that gives a head's scores, and its input."""
 
     features: Tensor
     """Shape ``(n, d)``, a row for each that the aligner pairs."""

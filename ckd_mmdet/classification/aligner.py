@@ -31,7 +31,7 @@ class ImageAligner(Aligner):
     """Pairs images: each a row, its logits those of the head's last, linear layer.
 
     For any two ``ImageClassifier`` of MMPretrain whose heads score classes by one ``nn.Linear`` with a softmax. A row's
-    feature is what comes into that layer, whose rows are the category centres. Labels are soft where the data
+    feature is the input of that layer, whose rows are the category centres. Labels are soft where the data
     preprocessor mixes images (mixup, CutMix): student and teacher see the same mixed batch.
 
     Where the student's data preprocessor gives each image in several views (its ``views``, as

@@ -12,7 +12,7 @@ from ckd_mmdet.registry import HOOKS
 from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmengine.structures import BaseDataElement
 
 
@@ -21,13 +21,13 @@ class DrawTeacherAndStudent(Hook):
     """Draws a detector's student on the first validation images, and once the ground truth and the teachers.
 
     The pictures go to the visualizer's backends, as those of mmdet's ``DetVisualizationHook`` do: ``photo0_student`` at
-    the number of finished epochs; ``photo0_truth`` and ``photo0_teacher`` at 0. With a plain student there is no
-    teacher to draw. Of several teachers each has its name, ``photo0_teacher_big``. Where EMA is on, it is the averaged
-    student, the one that is validated.
+    the number of finished epochs, or of iterations where a run counts these; ``photo0_truth`` and ``photo0_teacher`` at
+    0. With a plain student there is no teacher to draw. Of several teachers each has its name, ``photo0_teacher_big``.
+    Where EMA is on, it is the averaged student, the one that is validated.
 
     Args:
         images: Number of validation images, from the first, at least 1.
-        interval: Epochs from one picture of the student to the next, at least 1.
+        interval: Validations from one picture of the student to the next, at least 1.
         threshold: Least score that is drawn, from 0 to 1.
 
     Raises:
@@ -46,6 +46,7 @@ class DrawTeacherAndStudent(Hook):
         self.images = images
         self.interval = interval
         self.threshold = threshold
+        self.validations = 0
 
     def before_run(self, runner: Runner) -> None:
         if not hasattr(runner.visualizer, '_draw_instances'):
@@ -54,20 +55,20 @@ class DrawTeacherAndStudent(Hook):
                              "vis_backends=[dict(type='LocalVisBackend')], name='visualizer')`, or leave the hook out.")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        if runner.epoch % self.interval:
+        self.validations += 1
+        if (self.validations - 1) % self.interval:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         dataset = runner.val_dataloader.dataset
-        first = not getattr(self, '_has_drawn', False)
-        self._has_drawn = True
+        step = runner.iter if isinstance(runner.train_loop, IterBasedTrainLoop) else runner.epoch
         for place in range(min(self.images, len(dataset))):
             batch = model.data_preprocessor(pseudo_collate([dataset[place]]), False)
-            if first:
+            if self.validations == 1:
                 self._draw(runner, f'photo{place}_truth', batch['data_samples'][0], None)
                 self._draw_teachers(runner, model, place, batch)
             with torch.no_grad():
                 found = model(**_own(batch), mode='predict')
-            self._draw(runner, f'photo{place}_student', found[0], None, runner.epoch)
+            self._draw(runner, f'photo{place}_student', found[0], None, step)
 
     def _draw_teachers(self, runner: Runner, model: Any, place: int, batch: dict) -> None:
         teachers = model.distillation.teachers if isinstance(model, Distilled) else {}
