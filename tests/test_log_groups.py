@@ -11,7 +11,7 @@ from mmengine.registry import VISBACKENDS
 from mmengine.visualization import LocalVisBackend
 from mmengine.visualization.vis_backend import BaseVisBackend
 
-from tests.small_runs import distilled, run_config, student_config, train
+from tests.small_runs import ROOT, distilled, run_config, student_config, train
 
 
 @VISBACKENDS.register_module(name='RecordedBackend')
@@ -55,6 +55,14 @@ def test_a_backend_has_one_group_an_alignment(run):
 def test_the_json_log_keeps_the_names_with_a_dot(run):
     written, = run.glob('*/vis_data/scalars.json')
     assert '"roi.loss_ckd"' in written.read_text() and 'distill/' not in written.read_text()
+
+
+def test_each_key_of_ours_is_explained(run):
+    explained = (ROOT / 'docs/log-keys.md').read_text()
+    ours = {key.removeprefix('distill/roi/') for key in Recorded.last.keys if key.startswith('distill/')}
+    assert len(ours) >= 5
+    for key in ours:
+        assert f'`<alignment>.{key.replace("ckd", "<name>")}`' in explained, key
 
 
 def test_truth_and_teacher_are_drawn_once_and_the_student_after_each_epoch(run):
