@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +27,10 @@ def imported():
         import my_loss  # noqa: F401
         import my_selector  # noqa: F401
         yield
+    for registry, name in ((MODELS, 'LargestGapLoss'), (TASK_UTILS, 'ConfidentRows'), (TASK_UTILS, 'PooledAligner')):
+        del registry.module_dict[name]  # other tests read which names there are
+    for example in EXAMPLES:
+        del sys.modules[example.stem]
 
 
 def distiller(folder: Path, teacher: dict, seed: int, **alignment: object) -> torch.nn.Module:
