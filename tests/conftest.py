@@ -103,7 +103,7 @@ def digits(tmp_path_factory):
 @pytest.fixture(scope='session')
 def digit_teacher(tmp_path_factory):
     """Config and random weights of a toy teacher for the digits."""
-    from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+    from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 
     from tests.small_runs import student_config
     from tests.toys import saved_teacher

@@ -268,7 +268,8 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=1, help='moments that are tried at the same time')
     args = parser.parse_args()
     torch.set_num_threads(1)  # a copy of this process has no other threads
-    from ckd_mmdet.lab.datasets.digit_scenes import CLASSES, make_digit_scenes
+    from ckd_mmdet.lab.datasets.digit_scenes import make_digit_scenes
+    from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 
     from tests.small_runs import student_config
     from tests.toys import saved_teacher

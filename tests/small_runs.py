@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from ckd_mmdet.config import add_hook
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner

@@ -17,7 +17,7 @@ from ckd_mmdet import choice
 from ckd_mmdet.auto import distill_config
 from ckd_mmdet.config import HOOK, class_names, student_of
 from ckd_mmdet.explanation import explain
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.method_options import student_options
 from ckd_mmdet.registry import MODELS, build_part

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ckd_mmdet import data_check
 from ckd_mmdet.data_check import check_boxes, describe, judge
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ckd_mmdet.classes import SharedClasses
 from ckd_mmdet.config import add_hook
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from mmdet.apis import init_detector
 from mmdet.models import FasterRCNN
 from mmengine.config import Config

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from ckd_mmdet import seeding
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from ckd_mmdet.seeding import KEY, ExactResume, PipelineState, PythonState, seed_epoch, why_inexact
 from mmdet.datasets.samplers import CustomSampleSizeSampler
 from mmdet.models import data_preprocessors

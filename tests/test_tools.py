@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from ckd_mmdet.export import export_student
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from ckd_mmdet.lab.jobs.commands import told_in_one_line
 from mmengine.config import Config
 from mmengine.device import is_cuda_available

@@ -7,7 +7,8 @@ from ckd_mmdet.lab.jobs.commands import lab_imports
 from ckd_mmdet.versions import versions
 
 with lab_imports():
-    from ckd_mmdet.lab.datasets.digit_scenes import HARD, PLAIN, make_digit_scenes
+    from ckd_mmdet.lab.datasets.digit_drawing import HARD, PLAIN
+    from ckd_mmdet.lab.datasets.digit_scenes import make_digit_scenes
 
 DEFAULTS = {
     False: {'out': Path('data/digit_scenes'), 'size': 128, 'drawing': PLAIN},

@@ -121,6 +121,6 @@ class TorchvisionExtension(ModuleType):
         # mmcv's load_ext wants every operator's name at import, long before it calls one.
         if name.startswith('__'):
             raise AttributeError(f'module {NAME!r} has no attribute {name!r}')
-        from ckd_mmdet.compat.ops import unserved
+        from ckd_mmdet.compat.ops.unserved import unserved
 
         return unserved(name)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from ckd_mmdet.lab.demo import detection as demo
 from ckd_mmdet.lab.jobs.commands import told_in_one_line
 

@@ -23,9 +23,9 @@ root, config, run = sys.argv[1:]
 tool('train', config, '--work-dir', run)
 tool('export', f'{run}/epoch_1.pth', f'{run}/plain.pth')
 tool('test', config, f'{run}/plain.pth', '--work-dir', f'{run}/test')
-# the registry names one of its data sets, and looks there when it is asked for any
+# the registry names one of its data sets and a hook, and looks there when it is asked for any
 loaded = {name for name in sys.modules if name.startswith('ckd_mmdet.lab.')}
-assert loaded <= {'ckd_mmdet.lab.datasets', 'ckd_mmdet.lab.datasets.digits'}, loaded
+assert loaded <= {'ckd_mmdet.lab.datasets', 'ckd_mmdet.lab.datasets.digits', 'ckd_mmdet.lab.watch'}, loaded
 """
 
 

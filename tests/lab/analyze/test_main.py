@@ -9,7 +9,7 @@ import torch
 from ckd_mmdet.lab.analyze.data import choose_images
 from ckd_mmdet.lab.analyze.main import Analysis, analyze
 from ckd_mmdet.lab.analyze.rows import LATE, ImageRows, Taught, listen, load_student, make_pair, names_of, open_student
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 from mmengine.logging import MessageHub

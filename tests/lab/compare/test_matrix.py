@@ -11,7 +11,7 @@ from ckd_mmdet.lab.compare import main
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import keep_matrix
 from ckd_mmdet.lab.compare.runs import make_runs
-from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 
 from tests.lab.compare.matrices import EPOCHS, a_matrix, calls, play, run  # noqa: F401  play is a fixture
 from tests.small_runs import run_config, run_tool, student_config

@@ -9,19 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ckd_mmdet.lab.datasets import digit_scenes
-from ckd_mmdet.lab.datasets.digit_scenes import (
-    CLASSES,
-    HARD,
-    PLAIN,
-    SPLITS,
-    Drawing,
-    Scene,
-    digit_samples,
-    draw_scene,
-    make_digit_scenes,
-    photo_regions,
-)
+from ckd_mmdet.lab.datasets import digit_drawing, digit_scenes
+from ckd_mmdet.lab.datasets.digit_drawing import HARD, PLAIN, Drawing, Scene, draw_scene
+from ckd_mmdet.lab.datasets.digit_scenes import make_digit_scenes
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES, SPLITS, digit_samples, handwriting, photo_regions
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -155,7 +146,7 @@ def test_boxes_are_tight_around_the_masks_and_areas_count_their_pixels(any_set: 
 def test_masks_lie_where_strokes_were_painted(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = Drawing(noise=0)
     scene = draw_scene(split, 0, size=128, seed=0, drawing=quiet)
-    monkeypatch.setattr(digit_scenes, '_paint', lambda *_: None)
+    monkeypatch.setattr(digit_drawing, '_paint', lambda *_: None)
     background = draw_scene(split, 0, size=128, seed=0, drawing=quiet).image
     changed = np.any(scene.image != background, axis=2)
     for digit in scene.digits:
@@ -247,7 +238,7 @@ def test_hard_digits_are_fainter_than_plain_ones_but_not_too_faint() -> None:
     for drawing, found in contrasts.items():
         for _ in range(200):
             canvas = np.full((20, 20, 3), 127.0)
-            digit_scenes._paint(rng, canvas, stroke, (0, 0, 20, 20), drawing)
+            digit_drawing._paint(rng, canvas, stroke, (0, 0, 20, 20), drawing)
             found.append(float(np.linalg.norm(canvas[0, 0] - 127)))
     assert min(contrasts[HARD]) >= HARD.contrast - 1e-9
     assert HARD.contrast + 60 < max(contrasts[HARD]) <= HARD.most_contrast + 1e-9
@@ -258,7 +249,7 @@ def test_every_digit_differs_from_what_lies_behind_it() -> None:
     rng, stroke = np.random.default_rng(0), np.ones((20, 20))
     for _ in range(50):
         canvas = np.full((20, 20, 3), 127.0)
-        digit_scenes._paint(rng, canvas, stroke, (0, 0, 20, 20), Drawing())
+        digit_drawing._paint(rng, canvas, stroke, (0, 0, 20, 20), Drawing())
         assert np.linalg.norm(canvas[0, 0] - 127) >= Drawing().contrast
 
 
@@ -299,8 +290,8 @@ def test_a_file_added_to_a_complete_set_does_no_harm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('side', [8, 16, 48])
 def test_every_handwriting_has_strokes_at_every_size(side: int) -> None:
-    handwriting, _ = digit_scenes._handwriting()
-    strokes = [digit_scenes._stroke_coverage(ink, side) >= 0.5 for ink in handwriting]
+    inks, _ = handwriting()
+    strokes = [digit_drawing._stroke_coverage(ink, side) >= 0.5 for ink in inks]
     # The thinnest are ones, a pixel or two wide.
     assert min(stroke.sum() for stroke in strokes) >= side
 
@@ -347,7 +338,7 @@ def test_broken_off_settings_count_as_half_written(tmp_path: Path) -> None:
 def test_an_interrupted_run_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(split: str, index: int, **_: int) -> digit_scenes.Scene:
+    def interrupted(split: str, index: int, **_: int) -> Scene:
         if index == 2:
             raise KeyboardInterrupt
         return draw_scene(split, index, size=128, seed=0)
