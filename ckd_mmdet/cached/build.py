@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from ckd_mmdet import __version__
-from ckd_mmdet.aligners import DenseAligner, RoIAligner
+from ckd_mmdet.aligners import DenseAligner, ObjectAligner, QueryAligner, RoIAligner
 from ckd_mmdet.alignment import Alignment, build_alignment
 from ckd_mmdet.cached.container import Key, Record, key_of, save_tensors, shard_path, write_shard
 from ckd_mmdet.cached.header import Header, digest_of_images
+from ckd_mmdet.cached.objects import ObjectPart
 from ckd_mmdet.cached.parts import DensePart, Part, RoIPart
 from ckd_mmdet.cached.teacher import (
     LAYERS,
@@ -144,7 +145,7 @@ def build_cache(cfg: Config, out: Path, kept: Kept, *, device: str = 'cpu', work
     dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
     asked = ask_for(cfg, kept, dataset, torch.device(device))
     ids = ids_of(dataset)
-    header = header_of(asked, cfg, views.fixed, views.choices, ids)
+    header = header_of(asked, views.fixed, views.choices, ids)
     data = ViewData(dataset, views.pipelines, cfg.get('default_scope') or 'mmdet')
     begin(out, header, {name: tensor for part in asked.parts for name, tensor in part.tensors(asked.teacher).items()})
     with locked(out / '.lock', lambda pid: ValueError('`--out` needs a folder that no other run writes to, and '
@@ -222,17 +223,20 @@ def ask_for(cfg: Config, kept: Kept, dataset: Any, device: torch.device) -> Aske
     for alignment in alignments.values():
         paired = pair(alignment, student, teacher, names)
         assert isinstance(paired, RowPairing)  # as asking_cache() has seen
-        parts.append(part_of(alignment, paired.classes, kept))
+        parts.append(part_of(alignment, paired, kept))
     teacher._apply(lambda tensor: tensor.to(device))
     return Asked(teacher, _each_once(parts), student.data_preprocessor.to(device))
 
 
-def part_of(alignment: Alignment, shared: SharedClasses, kept: Kept) -> Part:
+def part_of(alignment: Alignment, pairing: RowPairing, kept: Kept) -> Part:
     """What is kept for an alignment."""
     aligner = alignment.aligner
     if isinstance(aligner, DenseAligner):
         in_boxes = bool(alignment.needing('labels')) if kept.in_boxes is None else kept.in_boxes
-        return DensePart(aligner, kept.k, in_boxes, shared.teacher)
+        return DensePart(aligner, kept.k, in_boxes, pairing.classes.teacher)
+    if isinstance(aligner, ObjectAligner | QueryAligner):
+        same = pairing.classes == SharedClasses.all(pairing.scorings[1].num_classes)
+        return ObjectPart(aligner, None if same else pairing.classes)
     assert isinstance(aligner, RoIAligner)  # as asking_cache() has seen
     features = bool(alignment.needing('features', 'centers')) if kept.features is None else kept.features
     return RoIPart(aligner, kept.boxes, features)
@@ -250,7 +254,7 @@ def _each_once(parts: Sequence[Part]) -> list[Part]:
     return list(by_name.values())
 
 
-def header_of(asked: Asked, cfg: Config, fixed: list, choices: list, ids: Sequence[str]) -> Header:
+def header_of(asked: Asked, fixed: list, choices: list, ids: Sequence[str]) -> Header:
     """The header of the cache that is to be written."""
     teacher = asked.teacher
     file = Path(teacher.checkpoint)

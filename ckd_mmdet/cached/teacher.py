@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.aligners import DenseAligner, RoIAligner
+from ckd_mmdet.aligners import DenseAligner, ObjectAligner, QueryAligner, RoIAligner
 from ckd_mmdet.cached.aligners import CachedDenseAligner, CachedRoIAligner, CacheModel
 from ckd_mmdet.cached.container import Record, Shards, key_of, load_tensors
 from ckd_mmdet.cached.header import Header, digest_of_images
+from ckd_mmdet.cached.objects import CachedObjectAligner, CachedQueryAligner
 from ckd_mmdet.cached.views import Views, check_batch_augments, check_wrappers, views_of
 from ckd_mmdet.config import inner_datasets
 from ckd_mmdet.labels import leaves
@@ -26,7 +27,8 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-CACHED: dict[type, type] = {DenseAligner: CachedDenseAligner, RoIAligner: CachedRoIAligner}
+CACHED: dict[type, type] = {DenseAligner: CachedDenseAligner, RoIAligner: CachedRoIAligner,
+                           ObjectAligner: CachedObjectAligner, QueryAligner: CachedQueryAligner}
 """What stands in an aligner's place where its teacher is cached."""
 LAYERS = 'layers.safetensors'
 """File of what is kept once for all images."""

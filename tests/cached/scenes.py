@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from tests.small_runs import run_config
 from tests.toys import saved_teacher, toy_config
 
 ALIGNMENTS = dict(
+    objects=dict(object=dict(aligner=dict(type='ObjectAligner'), losses=dict(loss_kd=dict(type='KDLoss')))),
+    deformable_detr=dict(query=dict(aligner=dict(type='QueryAligner', layers='all'),
+                                    losses=dict(loss_kd=dict(type='KDLoss')))),
     retinanet=dict(dense=dict(aligner=dict(type='DenseAligner'), selector=dict(type='TeacherTopK', k=24),
                               losses=dict(loss_kd=dict(type='KDLoss')))),
     faster_rcnn=dict(roi=dict(aligner=dict(type='RoIAligner'), losses=dict(loss_kd=dict(type='KDLoss'))),
@@ -23,8 +27,8 @@ ALIGNMENTS = dict(
 
 def toy_run(name: str, data: Path, folder: Path, **run: Any) -> Config:
     """A distilled run of a toy on 16 scenes, flipped or not."""
-    config = toy_config(name, num_classes=len(CLASSES))
-    teacher = dict(config=config, checkpoint=saved_teacher(folder, config, classes=CLASSES), check_accuracy=False)
+    config = toy_config('retinanet' if name == 'objects' else name, num_classes=len(CLASSES))
+    teacher = dict(config=copy.deepcopy(config), checkpoint=saved_teacher(folder, config, classes=CLASSES), check_accuracy=False)
     model = dict(type='ckd_mmdet.Distiller', student=config, teacher=teacher, alignments=ALIGNMENTS[name])
     return run_config(model, data, folder / 'run', **run)
 

@@ -134,6 +134,20 @@ def test_roi_rows_are_what_the_live_teacher_says_of_the_cached_boxes(digits: Pat
     assert rows.student.logits.requires_grad
 
 
+@pytest.mark.parametrize('name', ['objects', 'deformable_detr'])
+def test_objects_of_one_image_are_the_live_teachers_to_half_precision(name: str, digits: Path, tmp_path: Path) -> None:
+    live = toy_run(name, digits, tmp_path)
+    models = [student_of(live), student_of(cached(live, tmp_path / 'cache'))]
+    for batch in batches(live, models[0], 1):
+        theirs, ours = (next(iter(aligned(model, copy.deepcopy(batch)).values())) for model in models)
+        assert len(ours) == len(theirs) > 0
+        assert torch.equal(ours.student.logits, theirs.student.logits) and torch.equal(ours.labels, theirs.labels)
+        torch.testing.assert_close(ours.teacher.logits, half(theirs.teacher.logits), rtol=2e-3, atol=1e-4)
+    batch['data_samples'][0].gt_instances.bboxes += 5
+    with pytest.raises(RuntimeError, match='to be those that the cache was written with, saw others'):
+        aligned(models[1], batch)
+
+
 def test_each_view_has_rows_of_its_own(of_retinanet: tuple[Config, Config]) -> None:
     shards = Shards(Path(of_retinanet[1].model.teacher.cache), 1)
     keys = list(shards.keys())
