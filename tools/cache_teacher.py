@@ -8,12 +8,13 @@ config.py, to train with: `python tools/train.py DIR/config.py`.
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ckd_mmdet.compat  # noqa: F401
 from ckd_mmdet.auto import distill_config
 from ckd_mmdet.cached.build import Kept, build_cache, train_config
+from ckd_mmdet.cached.foreign import build_from_predictions, distilled_by_file
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import open_config
 from ckd_mmdet.data_files import check_data
@@ -36,6 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--method', default='ckd', help='of a plain config: how it will be distilled (default: ckd)')
     parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
                         help="of a plain config: the teacher's class for each of yours; by default by name")
+    parser.add_argument('--predictions', type=Path, metavar='FILE.json',
+                        help='in the place of a teacher: COCO results for the training images, from any framework, '
+                             'with `scores`, a probability for each class, or the one `score`')
     parser.add_argument('--k', type=int, default=Kept.k,
                         help=f'rows of a dense head of an image, the most confident ones (default: {Kept.k})')
     parser.add_argument('--boxes', type=int, default=Kept.boxes,
@@ -54,11 +58,15 @@ def parse_args() -> argparse.Namespace:
     lonely = [f'--{name.replace("_", "-")}' for name in ('teacher_checkpoint', 'class_map') if getattr(args, name)]
     if lonely and not args.teacher:
         parser.error(f'{", ".join(lonely)} needs --teacher, the config of the detector that teaches')
+    if args.predictions and args.teacher:
+        parser.error('--predictions stands in the place of --teacher; give one of them')
     return args
 
 
 def read_config(args: argparse.Namespace) -> Config:
     """The distilled config."""
+    if args.predictions:
+        return distilled_by_file(open_config(args.config, args.cfg_options, None, 'none'), args.method)
     if not args.teacher:
         return open_config(args.config, args.cfg_options, None, 'none')
     class_map = {'model.teacher.class_map': read_class_map(args.class_map)} if args.class_map else {}
@@ -67,7 +75,7 @@ def read_config(args: argparse.Namespace) -> Config:
                           options={**(args.cfg_options or {}), **class_map})
 
 
-def shown(loaded: Iterator, total: int) -> Iterator:
+def shown(loaded: Iterator, total: int) -> Iterable:
     return tqdm(loaded, 'images', total)
 
 
@@ -76,9 +84,13 @@ def main() -> None:
     warnings.filterwarnings('ignore')  # of other people's code
     cfg = read_config(args)
     check_data(cfg, ('train_dataloader',))
+    kept = Kept(args.k, args.boxes, args.in_boxes, args.features)
+    how = dict(workers=args.workers, say=lambda text: print(text, file=sys.stderr), progress=shown)
     with trusting(args.trust_checkpoint):
-        build_cache(cfg, args.out, Kept(args.k, args.boxes, args.in_boxes, args.features), device=args.device,
-                    workers=args.workers, say=lambda text: print(text, file=sys.stderr), progress=shown)
+        if args.predictions:
+            build_from_predictions(cfg, args.predictions, args.out, kept, **how)
+        else:
+            build_cache(cfg, args.out, kept, device=args.device, **how)
     write_whole(args.out / 'config.py', train_config(cfg, args.out).pretty_text)
     size = sum(path.stat().st_size for path in args.out.glob('*.safetensors'))
     print(f'{args.out}: {size / 2**20:.1f} MiB. Train with: python tools/train.py {args.out / "config.py"}')

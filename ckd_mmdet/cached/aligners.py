@@ -14,7 +14,7 @@ from ckd_mmdet.aligners.objects import at_rest
 from ckd_mmdet.cached.container import Record
 from ckd_mmdet.cached.parts import dense_name, index_of, roi_name, score_boxes
 from ckd_mmdet.classes import Scoring, SharedClasses
-from ckd_mmdet.rows import Ranking, TableRows
+from ckd_mmdet.rows import Ranking, Rows, TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
 from ckd_mmdet.taps import ModuleTap
 from mmdet.structures.bbox import get_box_tensor
@@ -74,6 +74,24 @@ def _joined(records: Sequence[Record], field: str, device: torch.device, order: 
     return rows.to(device, non_blocking=True).float()
 
 
+@dataclass(frozen=True)
+class SomeRows(Rows):
+    """Some rows of others; what is not chosen of them is never copied."""
+
+    whole: Rows
+    index: Tensor
+    """Which, shape ``(n,)`` int64."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, index: Tensor) -> Tensor:
+        return self.whole.take(self.index[index])
+
+    def confidence(self, columns: Sequence[int]) -> Tensor:
+        return self.whole.confidence(columns)[self.index]
+
+
 class CachedDenseAligner(DenseAligner):
     """As :class:`ckd_mmdet.aligners.DenseAligner`, of the rows that a cache has of an image."""
 
@@ -107,7 +125,7 @@ class CachedDenseAligner(DenseAligner):
         teacher_rows = rows_from(feats, name, ranking, device, order)
         index = index.to(device, non_blocking=True)
         labels, why_not, faults = loss_labels(tape, student_rows, self._in_order)
-        return Answer(student_rows.table(index), teacher_rows, None if labels is None else labels[index],
+        return Answer(SomeRows(student_rows, index), teacher_rows, None if labels is None else labels[index],
                       student_rows.image_ids()[index], student_rows.level_ids()[index], why_not, faults=faults)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class ViewData(Dataset):
 
 
 def build_cache(cfg: Config, out: Path, kept: Kept, *, device: str = 'cpu', workers: int = 0,
-                say: Callable[[str], None] = print, progress: Callable[[Iterator, int], Iterator] | None = None
+                say: Callable[[str], None] = print, progress: Callable[[Iterator, int], Iterable] | None = None
                 ) -> Header:
     """Write what the teacher of a distilled config says of its training images; go on where a killed run stopped.
 
@@ -168,7 +168,7 @@ def begin(out: Path, header: Header, layers: Mapping[str, Tensor]) -> None:
 
 
 def write(out: Path, header: Header, data: Dataset, answer: Callable[[Sequence[dict]], list[tuple[Key, Record]]],
-          workers: int, say: Callable[[str], None], progress: Callable[[Iterator, int], Iterator] | None) -> None:
+          workers: int, say: Callable[[str], None], progress: Callable[[Iterator, int], Iterable] | None) -> None:
     """Write the shards that are not there yet."""
     missing = [number for number in range(header.shards) if not shard_path(out, number).exists()]
     if len(missing) < header.shards:
@@ -179,7 +179,7 @@ def write(out: Path, header: Header, data: Dataset, answer: Callable[[Sequence[d
                         batch_size=None, num_workers=workers, collate_fn=None)
     loaded: Iterator = iter(loader)
     if progress is not None:
-        loaded = progress(loaded, sum(map(len, images)))
+        loaded = iter(progress(loaded, sum(map(len, images))))
     for number, each in zip(missing, images, strict=True):
         records = [record for _ in each for record in _of_image(next(loaded), answer)]
         write_shard(shard_path(out, number), records)

@@ -146,11 +146,11 @@ def of_objects(aligner: ObjectAligner | QueryAligner, teacher: nn.Module, record
     if teacher.part(name)['classes'] != plain_classes(classes):
         raise RuntimeError('expected the classes that student and teacher share to be those that the cache was written '
                            'for; write it anew with this `class_map`')
-    for image, (record, sample) in enumerate(zip(records, data_samples, strict=True)):
+    for record, sample in zip(records, data_samples, strict=True):
         ours, theirs = get_box_tensor(sample.gt_instances.bboxes), record[f'{name}/boxes']
         if len(ours) != len(theirs) or len(ours) and (ours - theirs.to(ours)).abs().max() > SAME:
-            raise RuntimeError(f"expected the objects of image {sample.metainfo['img_id']} (place {image} of the batch) "
-                               'to be those that the cache was written with, saw others; the annotations have '
+            raise RuntimeError(f"expected the objects of image {sample.metainfo['img_id']} to be "
+                               'those that the cache was written with, saw others; the annotations have '
                                'changed: write it anew')
     device = data_samples[0].gt_instances.labels.device
     logits, found = (torch.cat([record[f'{name}/{field}'] for record in records]).to(device)

@@ -28,7 +28,8 @@ ALIGNMENTS = dict(
 def toy_run(name: str, data: Path, folder: Path, **run: Any) -> Config:
     """A distilled run of a toy on 16 scenes, flipped or not."""
     config = toy_config('retinanet' if name == 'objects' else name, num_classes=len(CLASSES))
-    teacher = dict(config=copy.deepcopy(config), checkpoint=saved_teacher(folder, config, classes=CLASSES), check_accuracy=False)
+    checkpoint = saved_teacher(folder, config, classes=CLASSES)
+    teacher = dict(config=copy.deepcopy(config), checkpoint=checkpoint, check_accuracy=False)
     model = dict(type='ckd_mmdet.Distiller', student=config, teacher=teacher, alignments=ALIGNMENTS[name])
     return run_config(model, data, folder / 'run', **run)
 
