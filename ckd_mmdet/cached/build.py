@@ -57,7 +57,7 @@ class Kept:
     """
 
     k: int = 256
-    boxes: int = 128
+    boxes: int = 64
     in_boxes: bool | None = None
     features: bool | None = None
 
