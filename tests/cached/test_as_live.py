@@ -23,9 +23,8 @@ def runs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config
     """Of RoIs and an RPN: one with the live teacher, one with its cache."""
     folder = tmp_path_factory.mktemp('as_live')
     live = toy_run('faster_rcnn', digits, folder)
-    for cfg in (live,):
-        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-        cfg.default_hooks.checkpoint.pop('save_best')
+    live.val_dataloader = live.val_cfg = live.val_evaluator = None
+    live.default_hooks.checkpoint.pop('save_best')
     return live, cached(live, folder / 'cache')
 
 

@@ -17,6 +17,7 @@ from ckd_mmdet.cached.boxes import BACKGROUND, DETECTED, JITTERED, TRUTH
 from ckd_mmdet.cached.container import Shards, shard_path
 from ckd_mmdet.cached.header import Header
 from ckd_mmdet.cached.parts import centers_in_boxes, index_of, places_of
+from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
@@ -25,7 +26,7 @@ from torch import nn
 
 from tests.cached.scenes import cached, half, toy_run
 from tests.small_runs import train
-from tests.toys import toy_batch, toy_config, toy_model
+from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
 
 
 @pytest.fixture(scope='module', params=['retinanet', 'faster_rcnn'])
@@ -223,7 +224,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_files(digits: Path, tmp_path: P
     for path in (tmp_path / 'whole').glob('*.safetensors'):
         assert (tmp_path / 'killed' / path.name).read_bytes() == path.read_bytes()
     other = copy.deepcopy(live)
-    other.model.teacher.checkpoint = toy_run('faster_rcnn', digits, tmp_path).model.teacher.checkpoint
+    other.model.teacher.checkpoint = saved_teacher(tmp_path, live.model.teacher.config, seed=2, classes=CLASSES)
+    with pytest.raises(ValueError, match=r'`--out` needs an empty folder.* another `digest`'):
+        cached(other, tmp_path / 'whole')
     with pytest.raises(ValueError, match=r'`--out` needs an empty folder.* another `parts`'):
         cached(live, tmp_path / 'whole', boxes=8)
 
