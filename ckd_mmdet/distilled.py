@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from ckd_mmdet.alignment import Alignment, build_alignment
+from ckd_mmdet.cached.teacher import CachedTeacher, asking_cache, is_cached
 from ckd_mmdet.distillation import Distillation
 from ckd_mmdet.pairing import check_counts
 from ckd_mmdet.registry import MODELS, build
@@ -31,7 +32,8 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     Args:
         student: Config of any detector or classifier, untouched.
         teacher: ``dict(config=..., checkpoint=..., class_map=None, check_accuracy=True)``, see
-            :class:`FrozenTeacher`; or several of them by name; ``None`` trains the student alone.
+            :class:`FrozenTeacher`; ``dict(cache=...)``, see :class:`ckd_mmdet.cached.teacher.CachedTeacher`; or several
+            of them by name; ``None`` trains the student alone.
         alignments: Configs by name, ``dict(aligner=..., losses=..., selector=..., teacher=...)``, see
             :class:`ckd_mmdet.alignment.Alignment`; none trains the student alone.
         data_preprocessor: The student's, where its config keeps it outside ``model``.
@@ -51,7 +53,7 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     if data_preprocessor is not None:
         student = {'data_preprocessor': data_preprocessor, **student}
     model = ROOT_MODELS.build(student)
-    parts = {name: build_alignment(name, cfg) for name, cfg in (alignments or {}).items()} if teacher else {}
+    parts = build_alignments(alignments or {}, teacher) if teacher else {}
     _check_views(model.data_preprocessor, parts)
     if teacher is None or not parts:
         return model
@@ -158,15 +160,25 @@ def _do_not_miss(parts: nn.Module, incompatible: Any) -> None:
     missing[:] = [key for key in missing if f'{PARTS}.' not in key]
 
 
+def build_alignments(alignments: Mapping[str, dict], teacher: Mapping) -> dict[str, Alignment]:
+    """The alignments by name; those whose teacher answers from files ask these."""
+    built = {}
+    for name, cfg in alignments.items():
+        wanted = cfg.get('teacher') if isinstance(cfg, Mapping) else None
+        cached = is_cached(teacher) or wanted is not None and is_cached(teacher.get(wanted))
+        built[name] = build_alignment(name, asking_cache(name, cfg) if cached and isinstance(cfg, Mapping) else cfg)
+    return built
+
+
 def build_teachers(teacher: Mapping, alignments: Mapping[str, Alignment]) -> dict[str | None, FrozenTeacher]:
     """The teachers by the names that the alignments give; a single one has the name ``None``."""
     asked = {name: alignment.teacher for name, alignment in alignments.items()}
-    if 'config' in teacher or not all(isinstance(part, Mapping) for part in teacher.values()):
+    if 'config' in teacher or is_cached(teacher) or not all(isinstance(part, Mapping) for part in teacher.values()):
         for name, wanted in asked.items():
             if wanted is not None:
                 raise ValueError(f'`alignments.{name}.teacher` is {wanted!r}, but `teacher` is a single one; leave it '
                                  'out, or give `teacher` a dict of teachers by name.')
-        return {None: build(FrozenTeacher, teacher, '`teacher`')}
+        return {None: _build_teacher(teacher, '`teacher`')}
     for name, wanted in asked.items():
         if wanted not in teacher:
             raise ValueError(f'`alignments.{name}` needs the key `teacher` with one of {sorted(teacher)}, got '
@@ -175,7 +187,12 @@ def build_teachers(teacher: Mapping, alignments: Mapping[str, Alignment]) -> dic
     if idle:
         raise ValueError(f'`teacher` has {", ".join(idle)}, which no alignment asks; name it in the `teacher` of one, '
                          'or leave it out.')
-    return {name: build(FrozenTeacher, cfg, f'`teacher.{name}`') for name, cfg in teacher.items()}
+    return {name: _build_teacher(cfg, f'`teacher.{name}`') for name, cfg in teacher.items()}
+
+
+def _build_teacher(cfg: Mapping, where: str) -> FrozenTeacher:
+    teacher: FrozenTeacher = build(CachedTeacher if is_cached(cfg) else FrozenTeacher, cfg, where)
+    return teacher
 
 
 def _check_views(preprocessor: nn.Module, alignments: Mapping[str, Alignment]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ckd_mmdet import __version__
+from ckd_mmdet.cached.teacher import CachedTeacher
 from ckd_mmdet.checkpoints import report_fit, weights_of
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
@@ -139,6 +140,8 @@ class Teaching(Hook):
         check_schedules(self.distillation, runner)
         for teacher in self.distillation.teachers.values():
             teacher.match_preprocessing(_unwrap(runner.model).data_preprocessor, runner.cfg)
+            if isinstance(teacher, CachedTeacher):
+                teacher.match_images(dataset)
             speed = teacher.speed.told(next(teacher.model.parameters()).device)
             if speed:
                 print_log(f'The teacher ({teacher.name}) computes {speed}.', logger='current')

@@ -28,7 +28,8 @@ TRANSFORMS = Registry('transform', parent=ROOT_TRANSFORMS, scope='ckd_mmdet',
 
 
 def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
-    """Build one of our parts from ``dict(type=..., ...)``; the scope ``ckd_mmdet.`` may be left out.
+    """Build one of our parts from ``dict(type=..., ...)``; ``type`` is a class, or its name, for which the scope
+    ``ckd_mmdet.`` may be left out.
 
     Args:
         registry: ``MODELS`` or ``TASK_UTILS`` of this module.
@@ -41,7 +42,8 @@ def build_part(registry: Registry, cfg: dict, kind: type, where: str) -> Any:
     """
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ValueError(f'{where} needs a dict with the key `type`, got {cfg!r}.')
-    found = registry.get(cfg['type']) if _exists(registry, cfg['type']) else None
+    named = cfg['type']
+    found = named if isinstance(named, type) else registry.get(named) if _exists(registry, named) else None
     if not (isinstance(found, type) and issubclass(found, kind)):
         known = sorted(name for name, part in registry.module_dict.items()
                        if isinstance(part, type) and issubclass(part, kind))

@@ -34,7 +34,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
 }
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
-         'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
+         'cached', 'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
          'work_dir',
          'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'joining', 'judgement',
          'labels', 'loading', 'log_groups', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
@@ -43,6 +43,7 @@ LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__
 ALLOWED |= {part: TENSORS | LIBRARY | {'mmengine', 'mmdet.structures', 'mmpretrain.structures', 'numpy', 'PIL'}
             for part in ABOVE}
 ALLOWED['image_check'] |= {'mmcv'}
+ALLOWED['cached'] |= {'safetensors'}
 ALLOWED['method_options'] |= {'yaml'}
 FREE = {'compat',  # other people's versions
         'lab',  # what measures and shows: nothing of the core imports it

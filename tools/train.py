@@ -4,6 +4,7 @@ import argparse
 import os
 
 from ckd_mmdet.auto import distill_config, run_name
+from ckd_mmdet.cached.teacher import is_cached
 from ckd_mmdet.compat.gloo import prepare_cpu_launcher
 from ckd_mmdet.compat.loading import trusting
 from ckd_mmdet.config import DISTILLER, add_hook, open_config
@@ -35,7 +36,7 @@ EPILOG = '\n'.join([
     '                                                             `model.student.`',
     "  --cfg-options model.teacher.check_accuracy=False           the teacher's: class_map, check_accuracy,",
     '                                                             check_preprocessing, trusted, precision,',
-    '                                                             channels_last, fuse, compile',
+    '                                                             channels_last, fuse, compile, cache',
     '  --cfg-options model.alignments.neck.aligner.resize=True    what was chosen, as it is printed',
     '', 'examples:',
     '  python tools/train.py mmdet::retinanet/retinanet_r18_fpn_1x_coco.py \\',
@@ -128,6 +129,8 @@ def set_precision(cfg: Config, precision: str) -> None:
     if not teacher:
         raise SystemExit('--teacher-precision needs a teacher, and this trains a student alone; give --teacher, or a '
                          'distilled config')
+    if is_cached(teacher):
+        raise SystemExit('--teacher-precision is that of a live teacher, and this one is cached; leave it out')
     for one in [teacher] if 'config' in teacher else teacher.values():
         one.precision = precision
 

@@ -185,6 +185,13 @@ def _anchors(head: nn.Module) -> list[int]:
     return list(generator.num_base_priors) if generator is not None else []
 
 
+def geometry_of(head: nn.Module) -> dict[str, list]:
+    """Strides of a dense head's levels, number of anchors a cell, and their (width, height) in pixels, as JSON has it;
+    empty where it does not say."""
+    return {'strides': _strides(head), 'anchors a cell': _anchors(head),
+            'anchors': [[list(size) for size in level] for level in _anchor_sizes(head)]}
+
+
 def _number_of_rows(head: nn.Module) -> int:
     """Of an image as mmdet's COCO configs resize it; 0 where the head does not say."""
     return sum(math.prod(math.ceil(side / stride) for side in COCO_SIZE) * anchors

@@ -193,7 +193,7 @@ class RoIScorer(ObjectScorer):
         rois = bbox2roi([sample.gt_instances.bboxes for sample in data_samples])
         stage = len(roi_head.bbox_head) - 1 if isinstance(roi_head.bbox_head, nn.ModuleList) else None
         head = roi_head.bbox_head if stage is None else roi_head.bbox_head[stage]
-        with _at_rest(roi_head), ModuleTap(head, 'roi_head.bbox_head') as recorded:
+        with at_rest(roi_head), ModuleTap(head, 'roi_head.bbox_head') as recorded:
             logits = classify(roi_head, stage, feats, rois)
         return roi_rows(recorded, logits, rois), torch.ones(len(logits), dtype=torch.bool, device=logits.device)
 
@@ -375,7 +375,7 @@ def _can_assign(head: nn.Module) -> bool:
 
 
 @contextmanager
-def _at_rest(module: nn.Module) -> Iterator[None]:
+def at_rest(module: nn.Module) -> Iterator[None]:
     """Dropout and BatchNorm as in evaluation, and as they were afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

@@ -88,6 +88,18 @@ def test_each_variant_runs_heads_and_losses_as_often_as_it_says(steps, variant):
     assert not any(call.output[0].requires_grad for call in teacher.calls)
 
 
+def test_a_cached_teacher_is_not_asked_and_the_live_one_is_again_afterwards(setting):
+    steps = Steps(dataclasses.replace(setting, variants=('live', 'cached')))
+    live = steps.student.distillation.teachers[None].model
+    asked = {}
+    for variant in ('cached', 'live'):
+        with ModuleTap(live.roi_head.bbox_head, 'teacher') as teacher, \
+                ModuleTap(steps.student.roi_head.bbox_head, 'student') as student:
+            assert steps(variant, seed=0) > 0
+        asked[variant] = len(student.calls), len(teacher.calls)
+    assert asked == dict(cached=(2, 0), live=(1, 1))
+
+
 def test_the_released_order_has_the_distillers_own_losses_and_gradients(steps):
     found = {}
     for variant in ('live', 'released_order'):

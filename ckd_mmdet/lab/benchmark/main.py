@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .measure import Spread, measure_checkpoints, measure_memory, measure_seconds
 from .steps import Setting, Steps, read_distilled
+from .variants import VARIANTS
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
     Returns:
         What the JSON file holds: ``setting``, ``machine``, ``rows`` (of a step), their ``kind``, ``seconds`` and
         ``ratios`` (a :class:`Spread` each; a ratio is taken within each round), ``peak_memory_mb`` (``None`` unless
-        ``memory``)
+        ``memory``; not of a cached teacher, whose cache is written in the same process)
         and ``checkpoint_mb``.
 
     Raises:
@@ -47,7 +48,8 @@ def benchmark(setting: Setting, memory: bool = True) -> dict:
         steps = Steps(filled)
         rows, seconds = steps.count_rows(), measure_seconds(steps, setting.rounds, setting.warm_up)
         checkpoints = measure_checkpoints(steps.student)
-        peaks = {name: measure_memory(filled, name) for name in tqdm(steps.variants, 'memory')} if memory else None
+        peaks = {name: measure_memory(filled, name) for name in tqdm(steps.variants, 'memory')
+                 if not VARIANTS[name].cached} if memory else None
     return dict(
         setting=dataclasses.asdict(setting), rows=rows, kind=steps.kind, machine=_machine(torch.device(setting.device)),
         seconds={name: dataclasses.asdict(Spread.of(values)) for name, values in seconds.items()},
@@ -83,7 +85,7 @@ def table(report: dict) -> str:
         '',
         f'{"seconds a step":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}   peak allocated MB']
     for name, spread in report['seconds'].items():
-        peak = f'{peaks[name]:.0f}' if peaks else '-'
+        peak = f'{peaks[name]:.0f}' if name in peaks else '-'
         lines.append(_row(name, spread) + f'{peak:>20}')
     lines += ['', f'{"ratio within a round":24}{"median":>9}{"min":>9}{"max":>9}{"IQR":>9}']
     lines += [_row(name, spread) for name, spread in report['ratios'].items()]
@@ -102,6 +104,6 @@ def markdown(report: dict) -> str:
     for name, spread in report['seconds'].items():
         ratio = report['ratios'].get(f'{name}/alone')
         times = f'{ratio["median"]:.2f} | {ratio["iqr"]:.2f}' if ratio else '1 | ' if name == 'alone' else ' | '
-        peak = f'{peaks[name]:.0f}' if peaks else ''
+        peak = f'{peaks[name]:.0f}' if name in peaks else ''
         lines.append(f'| {name} | {spread["median"]:.3f} | {spread["iqr"]:.3f} | {times} | {peak} |')
     return '\n'.join(lines)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from ckd_mmdet.config import DISTILLER, read_config
@@ -21,6 +23,7 @@ from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from .from_files import from_files
 from .variants import BY_DEFAULT, VARIANTS, teacher_of
 
 PROPOSALS = ('trained', 'fixed')
@@ -124,6 +127,10 @@ class Steps:
         self.device = torch.device(setting.device)
         self.optimizer = _optimizer(self.student, cfg, setting)
         self.batch = _made_up_batch(self.student, setting)
+        self.distillations = dict.fromkeys(self.teachers, getattr(self.student, 'distillation', None))
+        if 'cached' in self.variants:
+            self.files = tempfile.TemporaryDirectory()  # as long as this lives
+            self.distillations['cached'] = from_files(self.student, cfg, self.batch, Path(self.files.name) / 'cache')
         if setting.proposals == 'fixed' and hasattr(self.student, 'rpn_head'):
             _fix_proposals(self.student.rpn_head, setting)
 
@@ -133,6 +140,8 @@ class Steps:
         Of one ``seed`` all variants sample the same RoIs.
         """
         if variant in self.teachers:
+            self.student.distillation = self.distillations[variant]
+        if variant in self.teachers and variant != 'cached':
             self.student.distillation.teachers[None] = self.teachers[variant]
         torch.manual_seed(seed)
         self._wait()

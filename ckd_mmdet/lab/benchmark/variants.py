@@ -89,6 +89,8 @@ class Variant:
     speed: Mapping[str, Any] = field(default_factory=dict)
     """The teacher's, see :class:`ckd_mmdet.speed.TeacherSpeed`."""
     needs_teacher: bool = True
+    cached: bool = False
+    """Whether the teacher's answers are read from files; it is there to write them, before the first step."""
 
 
 ALL_AT_ONCE = dict(precision='bf16', channels_last=True, fuse=True)
@@ -96,6 +98,7 @@ VARIANTS = dict(
     alone=Variant(alone, needs_teacher=False), live=Variant(distilled),
     bf16=Variant(distilled, dict(precision='bf16')), channels_last=Variant(distilled, dict(channels_last=True)),
     fused=Variant(distilled, dict(fuse=True)), compiled=Variant(distilled, dict(compile=True)),
-    fast=Variant(distilled, ALL_AT_ONCE), floor=Variant(floor), released_order=Variant(released_order))
+    fast=Variant(distilled, ALL_AT_ONCE), floor=Variant(floor), cached=Variant(distilled, cached=True),
+    released_order=Variant(released_order))
 """By name; ``live`` is the distilled training as it is by default."""
 BY_DEFAULT = ('alone', 'live', 'floor', 'released_order')
