@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from ckd_mmdet.aligners import ObjectAligner
+from ckd_mmdet.aligners.decoding import decoded
 from ckd_mmdet.aligners.dense import class_rows
-from ckd_mmdet.aligners.objects import best_rows, decoded, scorer_of
+from ckd_mmdet.aligners.objects import best_rows, scorer_of
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distilled import Distilled
 from mmdet.models.dense_heads import CondInstBboxHead, RTMDetInsSepBNHead

@@ -27,17 +27,8 @@ from ckd_mmdet.lab.coverage import (
     summary,
     toy_model,
 )
-from ckd_mmdet.lab.coverage.checks import (
-    Failed,
-    attach,
-    first_line,
-    flat,
-    forward,
-    gradient,
-    identity,
-    listened,
-    silence,
-)
+from ckd_mmdet.lab.coverage.checks import attach, first_line
+from ckd_mmdet.lab.coverage.probes import Failed, flat, forward, gradient, identity, listened, silence
 from ckd_mmdet.lab.coverage.shrink import NARROWER
 from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.utils import register_all_modules

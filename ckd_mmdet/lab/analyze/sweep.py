@@ -22,6 +22,7 @@ from ckd_mmdet.lab.compare.statistics import paired
 from ckd_mmdet.lab.jobs.files import digest
 from ckd_mmdet.registry import MODELS
 from ckd_mmdet.text import for_plot
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 from mmengine.config import Config
@@ -197,18 +198,7 @@ def draw(curves: Sequence[Curve], alone: pd.Series | None, teacher: float | None
     colors = {curve.label: COLORS[i % len(COLORS)]
               for i, curve in enumerate(one for one in curves if one.label != ALONE)}
     for i, curve in enumerate(curves):
-        found = [paired(point.values) for point in curve.points]
-        xs = [point.x for point in curve.points]
-        color = colors.get(curve.label, ALONE_COLOR)
-        marker = MARKERS[i % len(MARKERS)]
-        axis.plot(xs, [mean for mean, *_ in found], color=color, marker=marker, markersize=4, linewidth=1.4,
-                  label=for_plot(curve.label), linestyle='--' if curve.label == ALONE else '-')
-        axis.fill_between(xs, [low for _, low, *_ in found], [high for *_, high, _ in found], color=color, alpha=0.15,
-                          linewidth=0)
-        axis.vlines(xs, [low for _, low, *_ in found], [high for *_, high, _ in found], color=color, linewidth=1.0)
-        single = [(x, mean) for x, (mean, *_, count) in zip(xs, found, strict=True) if count == 1]
-        axis.plot([x for x, _ in single], [mean for _, mean in single], marker, markersize=4, color=color,
-                  markerfacecolor='white')
+        _draw_curve(axis, curve, colors.get(curve.label, ALONE_COLOR), MARKERS[i % len(MARKERS)])
     if alone is not None and curves[0].argument != BATCH:
         mean, low, high, _ = paired(alone)
         axis.axhline(mean, color=ALONE_COLOR, linestyle='--', linewidth=1.2, label='student alone')
@@ -216,6 +206,31 @@ def draw(curves: Sequence[Curve], alone: pd.Series | None, teacher: float | None
             axis.axhspan(low, high, color=ALONE_COLOR, alpha=0.12, linewidth=0)
     if teacher is not None:
         axis.axhline(teacher, color=TEACHER_COLOR, linestyle=':', linewidth=1.2, label='teacher')
+    _name_axes(axis, curves, metric)
+    seeds = sorted({len(point.values) for curve in curves for point in curve.points})
+    count = f'{seeds[0]}' if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'
+    notes = [f'{count} seed{"s" * (seeds[-1] > 1)}', *['band: 95 % confidence'] * (seeds[-1] > 1),
+             *['hollow: one seed'] * (seeds[0] == 1 < seeds[-1])]
+    axis.set_title('; '.join(notes), fontsize=7.5, loc='left')
+    figure.legend(loc='outside lower center', ncols=2, frameon=False, fontsize=7)
+    return png(figure)
+
+
+def _draw_curve(axis: Axes, curve: Curve, color: str, marker: str) -> None:
+    """Means with their band; a point of one seed is hollow and has none."""
+    found = [paired(point.values) for point in curve.points]
+    xs = [point.x for point in curve.points]
+    lows, highs = [low for _, low, *_ in found], [high for *_, high, _ in found]
+    axis.plot(xs, [mean for mean, *_ in found], color=color, marker=marker, markersize=4, linewidth=1.4,
+              label=for_plot(curve.label), linestyle='--' if curve.label == ALONE else '-')
+    axis.fill_between(xs, lows, highs, color=color, alpha=0.15, linewidth=0)
+    axis.vlines(xs, lows, highs, color=color, linewidth=1.0)
+    single = [(x, mean) for x, (mean, *_, count) in zip(xs, found, strict=True) if count == 1]
+    axis.plot([x for x, _ in single], [mean for _, mean in single], marker, markersize=4, color=color,
+              markerfacecolor='white')
+
+
+def _name_axes(axis: Axes, curves: Sequence[Curve], metric: str) -> None:
     places = sorted({point.x for curve in curves for point in curve.points})
     if places[0] > 0 and places[-1] / places[0] >= 4:
         axis.set_xscale('log')
@@ -226,13 +241,6 @@ def draw(curves: Sequence[Curve], alone: pd.Series | None, teacher: float | None
     axis.tick_params(labelsize=7)
     axis.set_xlabel(SWEPT[curves[0].argument], fontsize=8)
     axis.set_ylabel(f'validation {for_plot(metric)}', fontsize=8)
-    seeds = sorted({len(point.values) for curve in curves for point in curve.points})
-    count = f'{seeds[0]}' if len(seeds) == 1 else f'{seeds[0]} to {seeds[-1]}'
-    notes = [f'{count} seed{"s" * (seeds[-1] > 1)}', *['band: 95 % confidence'] * (seeds[-1] > 1),
-             *['hollow: one seed'] * (seeds[0] == 1 < seeds[-1])]
-    axis.set_title('; '.join(notes), fontsize=7.5, loc='left')
-    figure.legend(loc='outside lower center', ncols=2, frameon=False, fontsize=7)
-    return png(figure)
 
 
 def read(folders: Sequence[Path], metric: str | None) -> list[tuple[Path, Found]]:
