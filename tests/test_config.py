@@ -1,8 +1,10 @@
+from pathlib import Path
 
 import pytest
 from ckd_mmdet.config import HOOK, add_hook, plain_student, read_config
 from mmengine.config import Config
 
+ROOT = Path(__file__).resolve().parents[1]
 DISTILLED = dict(type='ckd_mmdet.Distiller', student=dict(type='FasterRCNN'), teacher=dict(config='net.py'))
 
 
@@ -43,3 +45,10 @@ def test_the_student_keeps_the_preprocessing_that_the_distiller_gave_it() -> Non
     cfg = Config(dict(model=dict(**DISTILLED, data_preprocessor=dict(type='DetDataPreprocessor', mean=[1., 2., 3.]))))
     plain_student(cfg)
     assert cfg.model.data_preprocessor.mean == [1., 2., 3.]
+
+
+def test_a_packages_metafiles_are_not_read_for_each_config_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = 'configs/baselines/faster_rcnn_r18w16_fpn_9e_digit_scenes.py'  # has bases of mmdet's
+    before = read_config(ROOT / name)
+    monkeypatch.setattr('mmengine.config.utils.load', lambda *args, **kwargs: pytest.fail('a metafile is read'))
+    assert read_config(ROOT / name) == before

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 NAME = 'ckd_mmdet'
 
@@ -28,10 +29,14 @@ def _without_our_scope(get_path: Callable[[str, str], tuple[str, str | None]]) -
     configs are made of mmdet's and mmpretrain's parts, which the default scope finds; our own say ``ckd_mmdet.``.
     """
 
+    @lru_cache(None)  # mmengine reads all of a package's metafiles for each name, a quarter of a second for mmdet's
+    def of_package(cfg_path: str) -> tuple[str, str | None]:
+        path, scope = get_path(cfg_path, '')
+        return path, None if scope == NAME else scope
+
     def get_path_and_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
         with pkg_resources_explained():
-            path, scope = get_path(cfg_path, filename)
-        return path, None if scope == NAME else scope
+            return of_package(cfg_path) if '::' in cfg_path else get_path(cfg_path, filename)
 
     return get_path_and_scope
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ from ckd_mmdet.registry import DATASETS
 from PIL import Image
 
 require_packages()
-from sklearn.datasets import load_digits  # noqa: E402
+from .digit_sources import CLASSES, handwriting  # noqa: E402
 
 require_mmpretrain()
 from mmpretrain.datasets import BaseDataset  # noqa: E402
 
-CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SIDE = 32
 TRAIN_PER_CLASS = 80
 SPLITS = ('train', 'test')
@@ -80,7 +78,7 @@ class HandwrittenDigits(BaseDataset):
 
     def _samples(self) -> np.ndarray:
         """Indices in ``load_digits()``, ascending."""
-        _, true = _handwriting()
+        _, true = handwriting()
         chosen = []
         for label in range(len(CLASSES)):
             samples = np.flatnonzero(true == label)
@@ -92,7 +90,7 @@ class HandwrittenDigits(BaseDataset):
         return np.sort(np.concatenate(chosen))
 
     def _labels(self, samples: np.ndarray) -> list[int]:
-        _, true = _handwriting()
+        _, true = handwriting()
         labels = true[samples]
         if self.split == 'train' and self.wrong_labels:
             stream = np.random.default_rng((self.seed, len(samples)))
@@ -102,7 +100,7 @@ class HandwrittenDigits(BaseDataset):
 
     def _draw(self, sample: int) -> np.ndarray:
         """RGB, uint8, shape ``(32, 32, 3)``."""
-        images, _ = _handwriting()
+        images, _ = handwriting()
         stream = np.random.default_rng((self.seed, sample))
         # Pillow scales and turns 8-bit images in integers, hence alike on every processor; OpenCV need not
         image = Image.fromarray(images[sample]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -111,18 +109,11 @@ class HandwrittenDigits(BaseDataset):
         return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
 
 
-@lru_cache(maxsize=1)
-def _handwriting() -> tuple[np.ndarray, np.ndarray]:
-    """The digits as images of shape ``(1797, 8, 8)`` with ink in 0 to 255, and their labels."""
-    digits = load_digits()
-    return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
-
-
 def _check(split: str, images_per_class: int | None, rotation: float, noise: float, wrong_labels: float,
            seed: int) -> None:
     if split not in SPLITS:
         raise ValueError(f"`HandwrittenDigits` needs a `split` of 'train' or 'test', got {split!r}.")
-    most = TRAIN_PER_CLASS if split == 'train' else np.bincount(_handwriting()[1]).min() - TRAIN_PER_CLASS
+    most = TRAIN_PER_CLASS if split == 'train' else np.bincount(handwriting()[1]).min() - TRAIN_PER_CLASS
     if images_per_class is not None and not 1 <= images_per_class <= most:
         raise ValueError(f'`HandwrittenDigits` needs `images_per_class` in 1 to {most} in the split {split!r}, or None '
                          f'for all, got {images_per_class}.')

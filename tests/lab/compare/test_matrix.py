@@ -222,17 +222,17 @@ def test_a_real_matrix_of_pure_python_toys_from_nothing_to_its_report(
     saved_teacher(tmp_path, student_config(), classes=CLASSES)
     checkpoint, = tmp_path.glob('*.pth')
     run_tool(monkeypatch, 'compare', 'student.py', '--teacher', 'teacher.py', '--teacher-checkpoint', checkpoint.name,
-             '--methods', 'ckd', '--seeds', '0', '1', '--epochs', '1', '--jobs', '2', '--out', 'out',
+             '--methods', 'ckd', '--seeds', '1', '--epochs', '1', '--jobs', '2', '--out', 'out',
              '--cfg-options', 'model.teacher.check_accuracy=False')
     text = Path('out/table.md').read_text()
     assert text in capsys.readouterr().out and '| none' in text and '| ckd' in text and '| teacher' in text
     results = [json.loads(path.read_text()) for path in sorted(Path('out/runs').glob('*/*/result.json'))]
     assert [(one['method'], one['seed'], one['epochs']) for one in results] == [
-        ('ckd', 0, 1), ('ckd', 1, 1), ('none', 0, 1), ('none', 1, 1)]
+        ('ckd', 1, 1), ('none', 1, 1)]
     assert all(one['seconds_per_step'] > 0 and one['metrics']['coco/bbox_mAP'].keys() == {'1'} for one in results)
     logs = {path.parts[2:4]: path.read_text() for path in Path('out/runs').glob('*/*/output.log')}
     assert all('roi.loss_ckd' in text if method == 'ckd' else 'roi.loss' not in text
                for (method, _), text in logs.items())
-    assert len({text.split('loss: ')[1].split()[0] for text in logs.values()}) == 4  # methods and seeds differ
-    assert len(list(Path('out/runs').glob('*/*/student.pth'))) == 4
+    assert len({text.split('loss: ')[1].split()[0] for text in logs.values()}) == 2  # methods differ
+    assert len(list(Path('out/runs').glob('*/*/student.pth'))) == 2
     assert not list(Path('out/runs').glob('*/*/epoch_*.pth'))

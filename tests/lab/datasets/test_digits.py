@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import ckd_mmdet.compat  # noqa: F401  first: mmpretrain's modules need its operators
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 from PIL import Image
-from sklearn.datasets import load_digits
+from sklearn import datasets
+
+load_digits = cache(datasets.load_digits)  # it parses a text file each time
 
 HARD = dict(rotation=30.0, noise=60.0)
 
