@@ -10,7 +10,7 @@ from typing import Any
 from ckd_mmdet.aligners import features_of, levels_of
 from ckd_mmdet.alignment import Alignment, bare_name
 from ckd_mmdet.balance import balanced, gradient_ratios
-from ckd_mmdet.joining import join_ranks
+from ckd_mmdet.joining import count_positives, join_ranks
 from ckd_mmdet.judgement import TeacherJudgement
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.pairing import Pairing, RowPairing, pair
@@ -103,7 +103,7 @@ class Distillation:
             joining = self._joining(aligned)
             found = {} if joining else self._compare(aligned, inputs, epoch, logged)
         if joining:  # some losses look at the rows of all ranks
-            aligned.update({name: join_ranks(one) for name, one in joining.items()})
+            aligned.update({name: self._joined(name, one) for name, one in joining.items()})
             with stopping_together(inputs.device):
                 found = self._compare(aligned, inputs, epoch, logged)
         if features is not None:
@@ -173,7 +173,15 @@ class Distillation:
         if get_world_size() == 1:
             return {}
         return {name: one for name, one in aligned.items() if isinstance(one, AlignedSamples)
-                and any(loss.needs_all_ranks for loss in self.alignments[name].losses.values())}
+                and any(loss.needs_all_ranks or loss.counts_positives
+                        for loss in self.alignments[name].losses.values())}
+
+    def _joined(self, name: str, one: AlignedSamples) -> AlignedSamples:
+        """The rows with what the alignment's losses need of other ranks."""
+        losses = self.alignments[name].losses.values()
+        if any(loss.counts_positives for loss in losses):
+            one = count_positives(one)
+        return join_ranks(one) if any(loss.needs_all_ranks for loss in losses) else one
 
     def _compare(self, aligned: Mapping[str, AlignedSamples | AlignedMaps], inputs: Tensor, epoch: int, logged: bool
                  ) -> dict[str, Any]:

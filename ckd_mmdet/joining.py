@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from ckd_mmdet.samples import AlignedSamples, JoinedRows, Side
-from mmengine.dist import all_gather, get_rank, get_world_size
+from ckd_mmdet.samples import AlignedSamples, JoinedRows, Side, is_foreground
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from torch import Tensor
 
 
@@ -47,6 +47,20 @@ def join_ranks(aligned: AlignedSamples) -> AlignedSamples:
                           None if plain.image_ids is None else whole[:, 1] * len(counts) + ranks,
                           plain.scoring, filtered=plain.filtered)
     return replace(aligned, joined=JoinedRows(rows, slice(start, start + counts[rank]), len(counts)))
+
+
+def count_positives(aligned: AlignedSamples) -> AlignedSamples:
+    """The same rows, with the mean over the ranks of their number with an object; every rank calls it at the same time.
+
+    Args:
+        aligned: With labels, one class a row; ranks may have none.
+    """
+    if get_world_size() == 1:
+        return aligned
+    assert aligned.labels is not None  # as the loss's `requires` says
+    counted = is_foreground(aligned.labels, aligned.num_classes).sum().float()
+    all_reduce(counted, 'mean')
+    return replace(aligned, positives=counted)
 
 
 def _or_zeros(part: Tensor | None, like: Tensor) -> Tensor:

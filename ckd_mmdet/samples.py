@@ -60,6 +60,8 @@ class AlignedSamples:
     """Whether rows to be ignored are out already and labels in their range, so that no loss need wait to look."""
     joined: JoinedRows | None = None
     """The plain rows of all ranks, for losses that need them; ``None`` in one process, and of chosen rows."""
+    positives: Tensor | None = None
+    """Number of rows with an object, on the average over the ranks, shape ``()``; ``None`` in one process."""
 
     def __len__(self) -> int:
         return len(self.student.logits)

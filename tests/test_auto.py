@@ -314,8 +314,8 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
 
 
 @pytest.mark.parametrize(('attach_it', 'text'), [
-    (pair(method='dark'), '`method` needs one of ckd, kd, dkd, dist, pckd, features, l2, pkd, reviewkd, cwd, fgd, '
-                          "mgd, several of them joined by +, or none, got 'dark'."),
+    (pair(method='dark'), '`method` needs one of ckd, kd, dkd, dist, pckd, features, quality, l2, pkd, reviewkd, cwd, '
+                          "fgd, mgd, several of them joined by +, or none, got 'dark'."),
     (pair(method='ckd+none'), "joined by +, or none, got 'ckd+none'."),
     (pair(method='ckd+ckd:2'), "joined by +, or none, got 'ckd+ckd:2'."),
     (pair(method='l2:much'), "`L2Loss` needs a `loss_weight` that is a number, a dict "

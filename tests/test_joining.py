@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ckd_mmdet import joining
-from ckd_mmdet.joining import join_ranks
-from ckd_mmdet.losses import CKDLoss
+from ckd_mmdet.joining import count_positives, join_ranks
+from ckd_mmdet.losses import CKDLoss, KDLoss, RowLoss
 from ckd_mmdet.samples import AlignedSamples, Side
 from torch import Tensor, distributed, nn
 
@@ -42,7 +44,7 @@ def part_of(counts: list[int], rank: int) -> slice:
     return slice(sum(counts[:rank]), sum(counts[:rank + 1]))
 
 
-def value_and_gradient(loss: CKDLoss, aligned: AlignedSamples, classify: nn.Linear) -> Tensor:
+def value_and_gradient(loss: RowLoss, aligned: AlignedSamples, classify: nn.Linear) -> Tensor:
     value = loss(aligned)
     value.backward()
     return torch.stack([value.detach().double(), *classify.weight.grad.flatten()])
@@ -89,29 +91,44 @@ def test_the_mean_over_ranks_is_value_and_gradient_of_the_joined_rows(choice: di
     torch.testing.assert_close(torch.stack(found).mean(0), one_process(choice, counts), rtol=0, atol=1e-9)
 
 
-def in_process(rank: int, counts: list[int], store: str, choice: dict, told: Any) -> None:
+def by_positives(counts: list[int], rank: int | None = None) -> Tensor:
+    """Divided by the rows with an object: of one rank, or of all rows in one process."""
+    classify = layer()
+    aligned = samples(classify, rows_of(counts), slice(None) if rank is None else part_of(counts, rank))
+    loss = KDLoss(normalize='positives')
+    return value_and_gradient(loss, aligned if rank is None else count_positives(aligned), classify)
+
+
+CHOICE = dict(anchors='foreground', negatives='other_label')
+OVER_RANKS = {'ckd': (partial(rank_of, CHOICE), partial(one_process, CHOICE)),
+              'positives': (by_positives, by_positives)}
+"""Of one rank, and of all rows in one process."""
+
+
+def in_process(rank: int, counts: list[int], store: str, of_rank: Callable[..., Tensor], told: Any) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=len(counts))
-    mine = rank_of(choice, counts, rank)
+    mine = of_rank(counts, rank)
     distributed.all_reduce(mine)
     told.put((mine / len(counts)).tolist())
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize('counts', [[5, 3], [4, 0, 7]], ids=str)
-def test_two_and_three_gloo_ranks_equal_one_process(counts: list[int], tmp_path: Path) -> None:
-    choice = dict(anchors='foreground', negatives='other_label')
+@pytest.mark.parametrize(('counts', 'what'), [([5, 3], 'ckd'), ([4, 0, 7], 'ckd'), ([4, 0, 7], 'positives')], ids=str)
+def test_two_and_three_gloo_ranks_equal_one_process(counts: list[int], what: str, tmp_path: Path) -> None:
+    of_rank, of_all = OVER_RANKS[what]
     # forked: what was imported need not be imported again
     context = multiprocessing.get_context('fork')
     told = context.SimpleQueue()
-    ranks = [context.Process(target=in_process, args=(rank, counts, str(tmp_path / 'store'), choice, told), daemon=True)
+    ranks = [context.Process(target=in_process, daemon=True,
+                             args=(rank, counts, str(tmp_path / 'store'), of_rank, told))
              for rank in range(len(counts))]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join(60)
     assert [process.exitcode for process in ranks] == [0] * len(ranks)
-    expected = one_process(choice, counts).tolist()
+    expected = of_all(counts).tolist()
     for _ in ranks:
         assert told.get() == pytest.approx(expected, abs=1e-9)
 
@@ -120,6 +137,7 @@ def test_in_one_process_rows_are_as_they_were() -> None:
     aligned = samples(layer(), rows_of([4]), slice(None))
     assert join_ranks(aligned) is aligned
     assert CKDLoss(negatives_of='all')(aligned) == CKDLoss()(aligned)
+    assert count_positives(aligned) is aligned
 
 
 def test_rows_to_be_ignored_are_refused_and_chosen_rows_forget_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Generic, TypeVar
 
 import torch
-from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Widths
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Widths, is_foreground
 from torch import Tensor, nn
 
 from .preview import Preview
@@ -40,6 +40,8 @@ class DistillLoss(nn.Module, ABC, Generic[Aligned]):
     """Why, where it needs more than one."""
     needs_all_ranks: bool = False
     """Whether it looks at the rows of all ranks, see :attr:`ckd_mmdet.samples.AlignedSamples.joined`."""
+    counts_positives: bool = False
+    """Whether it is divided by :attr:`ckd_mmdet.samples.AlignedSamples.positives`, of all ranks."""
     renamed: ClassVar[Mapping[str, str]] = {}
     """Arguments of earlier versions, and what to write now."""
 
@@ -190,6 +192,13 @@ def hard_labels(samples: AlignedSamples, loss: DistillLoss) -> Tensor:
         raise ValueError(f'`{type(loss).__name__}` needs one class a row, labels of shape ({len(samples)},), got soft '
                          f'ones of shape {tuple(labels.shape)}; leave mixup and CutMix out, or take a KDLoss.')
     return labels
+
+
+def positives(samples: AlignedSamples, loss: DistillLoss) -> Tensor:
+    """Number of rows with an object, over ranks on the average, at least 1; shape ``()``, float32."""
+    if samples.positives is not None:
+        return samples.positives.clamp(min=1)
+    return is_foreground(hard_labels(samples, loss), samples.num_classes).sum().float().clamp(min=1)
 
 
 def zero_of(tensors: Iterable[Tensor]) -> Tensor:

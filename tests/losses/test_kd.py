@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ckd_mmdet.functional import binary_kd_loss, class_log_odds, kd_loss
+from ckd_mmdet.functional import binary_kd_loss, class_log_odds, kd_loss, quality_kd_loss
 from ckd_mmdet.losses import KDLoss
 from ckd_mmdet.samples import AlignedSamples, Side
+from torch import Tensor
 
 
 @pytest.mark.parametrize('temperature', [1.0, 4.0])
@@ -64,3 +65,34 @@ def test_between_a_softmax_and_a_sigmoid_it_compares_the_probabilities_of_each_c
     assert KDLoss()(AlignedSamples(other, one, classes, scoring='mixed')) == binary_kd_loss(sigmoid, odds).mean()
     # equal probabilities, written in two ways
     assert KDLoss()(AlignedSamples(one, Side(odds), classes, scoring='mixed')) == pytest.approx(0, abs=1e-6)
+
+
+def dense(n: int = 6, classes: int = 4) -> AlignedSamples:
+    torch.manual_seed(0)
+    return AlignedSamples(Side(torch.randn(n, classes)), Side(torch.randn(n, classes)), classes,
+                          torch.tensor([0, 4, 4, 2, 4, 4][:n]), scoring='sigmoid')
+
+
+def test_the_quality_loss_with_its_beta_is_the_formula_and_suits_no_pair_of_softmax_heads() -> None:
+    samples = dense()
+    expected = quality_kd_loss(samples.student.logits, samples.teacher.logits, beta=2.0).mean()
+    assert KDLoss(kind='quality', beta=2.0)(samples) == expected != KDLoss(kind='quality')(samples)
+    assert KDLoss(kind='quality').scorings == {'sigmoid', 'mixed'}
+
+
+@pytest.mark.parametrize(('positives', 'divisor'), [(None, 2.0), (torch.tensor(3.5), 3.5), (torch.tensor(0.0), 1.0)],
+                         ids=['of this process', 'of all ranks', 'none on any rank'])
+def test_normalised_by_positives_it_is_the_sum_over_rows_with_an_object(positives: Tensor, divisor: float) -> None:
+    loss, samples = KDLoss(normalize='positives'), replace(dense(), positives=positives)
+    torch.testing.assert_close(loss(samples), 6 * KDLoss()(samples) / divisor)
+    assert loss.requires == {'logits', 'labels'} and loss.counts_positives and not KDLoss().counts_positives
+
+
+@pytest.mark.parametrize(('settings', 'words'), [
+    (dict(kind='focal'), r"`KDLoss` needs `kind` to be one of \('divergence', 'quality'\), got 'focal'"),
+    (dict(normalize='rows'), r"`KDLoss` needs `normalize` to be one of \('weights', 'positives'\), got 'rows'"),
+    (dict(beta=0.5), '`KDLoss` needs a finite `beta` that is 0 or at least 1, got 0.5'),
+    (dict(kind='quality', temperature=2.0), 'compares probabilities as they are; leave `temperature`')])
+def test_a_wrong_setting_is_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        KDLoss(**settings)
