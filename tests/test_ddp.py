@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.device import get_device
 
+from tests.cached.scenes import cached
 from tests.small_runs import ROOT, distilled, run_config, student_config
 from tests.test_learned import with_maps
 from tests.toys import toy_model
@@ -24,6 +25,7 @@ def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFac
     cfg.train_cfg.val_interval = 9
     cfg.custom_hooks = [dict(type='Tell')]
     cfg.dump(work_dir / 'config.py')
+    cached(cfg, work_dir / 'cache').dump(work_dir / 'cached.py')
     cfg.custom_hooks = [dict(type='Tell'), dict(type='BreakTheSecondsTeacher')]
     cfg.dump(work_dir / 'broken.py')
     model = with_maps(digit_teacher)
@@ -40,7 +42,7 @@ def told(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFac
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
          str(Path(__file__).with_name('two_processes.py')), str(work_dir / 'config.py'),
-         str(work_dir / 'learning.py'), str(work_dir / 'broken.py'), str(work_dir)],
+         str(work_dir / 'learning.py'), str(work_dir / 'cached.py'), str(work_dir / 'broken.py'), str(work_dir)],
         cwd=ROOT, capture_output=True, text=True, timeout=300,
         env=os.environ | {'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
     lines = [line for line in done.stdout.splitlines() if line.startswith('TOLD ')]
@@ -63,7 +65,14 @@ def test_a_student_of_two_processes_is_ordinary(told: dict) -> None:
     weights = torch.load(told['work_dir'] / 'as_is/student.pth', weights_only=False)['state_dict']
     student = toy_model(student_config())
     student.load_state_dict(weights, strict=True)
-    assert float(student.backbone.conv1.weight.double().sum()) == told['runs'][0][0]['weight']
+    assert float(student.roi_head.bbox_head.fc_cls.weight.double().norm()) == told['runs'][0][0]['weight']
+
+
+def test_two_processes_learn_from_one_cache(told: dict) -> None:
+    first, second = (rank[3] for rank in told['runs'])
+    assert all(step['roi.rows'] > 0 and step['roi.loss_ckd'] > 0 for run in (first, second) for step in run['losses'])
+    assert len(first['losses']) == 2 and first['losses'] != second['losses']  # each reads its own images' rows
+    assert first['weight'] == second['weight'] != told['runs'][0][0]['weight']
 
 
 def test_unused_parameters_are_not_looked_for_unless_the_user_asks(told: dict) -> None:

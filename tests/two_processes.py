@@ -41,7 +41,7 @@ class Tell(Hook):
         runs[-1]['losses'].append({key: float(value) for key, value in outputs.items()})
 
     def after_train(self, runner: Runner) -> None:
-        runs[-1]['weight'] = float(runner.model.module.backbone.conv1.weight.double().sum())
+        runs[-1]['weight'] = float(runner.model.module.roi_head.bbox_head.fc_cls.weight.double().norm())
         runs[-1]['learned'] = [float(part.double().sum()) for part in runner.model.module.ckd_mmdet.parameters()]
 
 
@@ -99,9 +99,10 @@ def alone(loss: DistillLoss, features: Tensor, teacher: Tensor) -> list[float]:
     return [float(value.detach()), *model.classify.weight.grad.flatten().tolist()]
 
 
-def main(config: str, learning: str, broken: str, work_dir: str) -> None:
+def main(config: str, learning: str, cached: str, broken: str, work_dir: str) -> None:
     for name, path, options in (('as_is', config, []), ('learned', learning, []),
-                                  ('find_unused', config, ['--cfg-options', 'find_unused_parameters=True'])):
+                                  ('find_unused', config, ['--cfg-options', 'find_unused_parameters=True']),
+                                  ('cached', cached, [])):
         sys.argv = [str(TRAIN), path, '--work-dir', f'{work_dir}/{name}', '--launcher', 'pytorch', *options]
         runpy.run_path(str(TRAIN), run_name='__main__')
     sys.argv = [str(TRAIN), broken, '--work-dir', f'{work_dir}/broken', '--launcher', 'pytorch']

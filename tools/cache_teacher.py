@@ -76,7 +76,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def shown(loaded: Iterator, total: int) -> Iterable:
-    return tqdm(loaded, 'images', total)
+    return tqdm(loaded, 'images', total, disable=None)  # quiet where nobody looks
 
 
 def main() -> None:
