@@ -82,6 +82,8 @@ class Alignment:
             return None
         scorings = self.aligner.scorings(student, teacher)
         self._check_labels(student)
+        if self.needing('boxes'):
+            self.aligner.check_boxes(student, teacher)
         if isinstance(self.selector, All):
             too_many = self.aligner.too_many_rows(student)
             if too_many:

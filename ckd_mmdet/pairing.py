@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ckd_mmdet.alignment import Alignment, kind_of, pair_kind
 from ckd_mmdet.classes import Scoring, SharedClasses, listed, match_classes, shared_columns, shared_rows
 from ckd_mmdet.functional import class_log_odds
 from ckd_mmdet.recipes import as_commands, methods_for
-from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, hard
+from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, hard, is_foreground
 from ckd_mmdet.teacher import FrozenTeacher
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -118,8 +118,41 @@ class RowPairing(Pairing):
         if answer.layers is None:
             self._check_no_features(len(rows))
         student, teacher = (self._side(answer, which, rows) for which in range(2))
-        return AlignedSamples(student, teacher, len(self.classes), labels, image_ids, kind_of(self.scorings), views,
-                              filtered=True)
+        aligned = AlignedSamples(student, teacher, len(self.classes), labels, image_ids, kind_of(self.scorings), views,
+                                 filtered=True)
+        return self._boxed(aligned, answer, rows) if self.alignment.needing('boxes') else aligned
+
+    def _boxed(self, aligned: AlignedSamples, answer: Answer, rows: Tensor) -> AlignedSamples:
+        """The chosen rows with the boxes of both sides, and where losses ask for it the true ones.
+
+        Raises:
+            RuntimeError: If a head has boxes of objects only, and nobody says which rows hold one.
+        """
+        assert answer.boxes is not None and answer.truths is not None  # as the aligner's `provides` says
+        of_objects = any(boxes.of_objects for boxes in answer.boxes)
+        if aligned.labels is None and of_objects:
+            raise RuntimeError(f'`alignments.{self.alignment.name}` needs labels for boxes of RoIs, and this student '
+                               f'gives none: {answer.no_labels}. Take losses that need no boxes here')
+        classes = [None if aligned.labels is None else self._numbered(aligned.labels, which) for which in range(2)]
+        with torch.no_grad():
+            theirs = answer.boxes[1].take(rows, classes[1])
+        truths = None
+        if classes[0] is not None and self.alignment.needing('truths'):
+            assert aligned.image_ids is not None  # every aligner gives them
+            regions = theirs if answer.regions is None else answer.regions[rows]
+            truths = answer.truths.nearest(regions, classes[0], aligned.image_ids)
+        boxed = None
+        if of_objects and aligned.labels is not None:
+            boxed = is_foreground(aligned.labels, aligned.num_classes)
+        return replace(aligned, student=replace(aligned.student, boxes=answer.boxes[0].take(rows, classes[0])),
+                       teacher=replace(aligned.teacher, boxes=theirs), boxed=boxed, truths=truths)
+
+    def _numbered(self, labels: Tensor, which: int) -> Tensor:
+        """Labels as the student (0) or the teacher (1) numbers its classes; background becomes some class."""
+        classes, labels = (self.classes.student, self.classes.teacher)[which], labels.clamp(max=len(self.classes) - 1)
+        if classes == tuple(range(len(classes))):
+            return labels
+        return torch.tensor(classes).to(labels.device, non_blocking=True)[labels]
 
     def _select(self, answer: Answer, labels: Tensor | None) -> Tensor:
         """The chosen rows, shape ``(n,)``, bool; ``labels`` are of the shared classes."""

@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
         loss_centers=dict(type='CenterAlignmentLoss', loss_weight=1.0),
         loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
     'features': dict(loss_alignment=dict(type='FeatureAlignmentLoss')),  # PCKD's, alone
+    'boxes': dict(loss_boxes=dict(type='BoxLoss')),
     'quality': dict(loss_quality=dict(type='KDLoss', kind='quality', normalize='positives')),
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
@@ -48,6 +49,7 @@ SAYS = {  # each in a few words, for `--help`
     'dist': 'DIST, correlations within a row and over the rows',
     'pckd': 'PCKD, contrast of categories, category centres and features',
     'features': "PCKD's features alone",
+    'boxes': "the boxes, both sides' decoded, by GIoU",
     'quality': "BCKD's class term, cross-entropy with the teacher's probabilities where the two differ",
     'l2': 'squared differences of the feature maps',
     'pkd': 'PKD, correlations of the feature maps',
@@ -61,8 +63,8 @@ ALL, FOREGROUND = dict(type='All'), dict(type='Foreground')
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight 0.1 on RoIs
-# (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, boxes, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight 0.1 on
+# RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -79,6 +81,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'dist': Recipe(ALL, 1.0),
         'pckd': Recipe(dict(type='ForegroundPlus', k=64), 0.25, dict(loss_features=dict(expansion=2))),
         'features': Recipe(dict(type='ForegroundPlus', k=64), 5.0, dict(loss_alignment=dict(expansion=2))),
+        'boxes': Recipe(FOREGROUND, 1.0, dict(loss_boxes=dict(weight_by='better'))),
     },
     'DenseAligner': {
         'ckd': Recipe(FOREGROUND, 1.0, without_labels=dict(type='TeacherTopK', k=256)),
@@ -108,6 +111,7 @@ SUITS: dict[str, dict[str, int]] = {
     'dist': dict(softmax=1, images=2),
     'pckd': dict(softmax=1, images=2),
     'features': dict(softmax=1, images=1),
+    'boxes': dict(softmax=1, sigmoid=1, mixed=1),
     'quality': dict(sigmoid=1, mixed=1),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+from ckd_mmdet.boxes import BoxRows, Truths
 from ckd_mmdet.rows import Rows
 from torch import Tensor
 
@@ -24,14 +26,30 @@ class Side:
     log_odds: Tensor | None = None
     """Of a softmax that is compared with sigmoids: log odds of each shared class's probability, shape ``(n, c)``."""
 
+    boxes: Tensor | None = None
+    """Corners x1, y1, x2, y2 in pixels of the batch, decoded by this model, shape ``(n, 4)``."""
+
     def select(self, index: Tensor) -> Side:
         """The rows at ``index``, shape ``(m,)``."""
-        features, log_odds = (None if part is None else part[index] for part in (self.features, self.log_odds))
-        return replace(self, logits=self.logits[index], features=features, log_odds=log_odds)
+        parts = {name: getattr(self, name) for name in ('logits', 'features', 'log_odds', 'boxes')}
+        return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
 
     def tensors(self) -> list[Tensor]:
         """Everything that is there."""
-        return [part for part in (self.logits, self.features, self.centers, self.biases) if part is not None]
+        return [part for part in (self.logits, self.features, self.centers, self.biases, self.boxes)
+                if part is not None]
+
+    def probabilities(self, num_classes: int, scoring: str) -> Tensor:
+        """Of the foreground classes, shape ``(n, num_classes)``, at least float32.
+
+        Args:
+            num_classes: Their number.
+            scoring: As of :class:`AlignedSamples`.
+        """
+        exact = torch.promote_types(self.logits.dtype, torch.float32)
+        if scoring == 'softmax':
+            return self.logits.to(exact).softmax(1)[:, :num_classes]
+        return (self.logits if self.log_odds is None else self.log_odds).to(exact).sigmoid()
 
 
 @dataclass(frozen=True)
@@ -62,13 +80,17 @@ class AlignedSamples:
     """The plain rows of all ranks, for losses that need them; ``None`` in one process, and of chosen rows."""
     positives: Tensor | None = None
     """Number of rows with an object, on the average over the ranks, shape ``()``; ``None`` in one process."""
+    boxed: Tensor | None = None
+    """Which rows have a box on both sides, shape ``(n,)``, bool; ``None``: all, where any has."""
+    truths: Tensor | None = None
+    """The true box of each row with an object, shape ``(n, 4)``, as :attr:`Side.boxes`; of others any."""
 
     def __len__(self) -> int:
         return len(self.student.logits)
 
     def select(self, index: Tensor) -> AlignedSamples:
         """The rows at ``index``, shape ``(m,)``, int64."""
-        parts = {name: getattr(self, name) for name in ('labels', 'image_ids', 'views')}
+        parts = {name: getattr(self, name) for name in ('labels', 'image_ids', 'views', 'boxed', 'truths')}
         return replace(self, student=self.student.select(index), teacher=self.teacher.select(index), joined=None,
                        **{name: part[index] for name, part in parts.items() if part is not None})
 
@@ -157,6 +179,13 @@ class Answer:
     """Of student and teacher; from an aligner that provides features."""
     views: Tensor | None = None
     """As :attr:`AlignedSamples.views`."""
+    boxes: tuple[BoxRows, BoxRows] | None = None
+    """Of student and teacher; from an aligner that provides boxes."""
+    truths: Truths | None = None
+    """The true boxes, from the same."""
+    regions: Tensor | None = None
+    """What each row is of, shape ``(n, 4)``, where that tells its true box: a RoI, or the object itself. ``None``: the
+    teacher's box tells."""
     faults: Mapping[str, Tensor] = field(default_factory=dict)
     """What must not be, by the error's text: a scalar on the device that is true where it is, see
     :func:`ckd_mmdet.ranks.stopping_together`."""

@@ -20,6 +20,7 @@ from ckd_mmdet.explanation import explain
 from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.method_options import student_options
+from ckd_mmdet.recipes import METHODS
 from ckd_mmdet.registry import MODELS, build_part
 from ckd_mmdet.student_export import mend_dumped_config
 from ckd_mmdet.teacher import FrozenTeacher
@@ -314,8 +315,8 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
 
 
 @pytest.mark.parametrize(('attach_it', 'text'), [
-    (pair(method='dark'), '`method` needs one of ckd, kd, dkd, dist, pckd, features, quality, l2, pkd, reviewkd, cwd, '
-                          "fgd, mgd, several of them joined by +, or none, got 'dark'."),
+    (pair(method='dark'), f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, or none, got '
+                          "'dark'."),
     (pair(method='ckd+none'), "joined by +, or none, got 'ckd+none'."),
     (pair(method='ckd+ckd:2'), "joined by +, or none, got 'ckd+ckd:2'."),
     (pair(method='l2:much'), "`L2Loss` needs a `loss_weight` that is a number, a dict "

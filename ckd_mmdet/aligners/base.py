@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from ckd_mmdet.boxes import Truths
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.samples import AlignedMaps, Answer, Widths
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -22,7 +24,7 @@ class Aligner(ABC):
 
     provides: ClassVar[frozenset[str]]
     """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids', 'features',
-    'centers'}``, or ``{'maps', 'boxes'}``."""
+    'centers', 'boxes', 'truths'}``, or ``{'maps', 'boxes'}``."""
     lacks: ClassVar[Mapping[str, str]] = {}
     """Why it cannot give some of them."""
 
@@ -46,6 +48,13 @@ class Aligner(ABC):
             ValueError: If the two models cannot be paired.
         """
         raise NotImplementedError
+
+    def check_boxes(self, student: nn.Module, teacher: nn.Module) -> None:  # noqa: B027  most provide none
+        """Refuse heads whose boxes it cannot decode; asked before training, where a loss needs boxes of rows.
+
+        Raises:
+            ValueError: If one of the two has such a head.
+        """
 
     def gives_labels(self, student: nn.Module) -> bool | None:
         """Whether the student's rows have labels; ``None`` where only training shows."""
@@ -78,3 +87,9 @@ class Aligner(ABC):
         Raises:
             RuntimeError: If the student's head behaves otherwise than the aligner needs.
         """
+
+
+def true_boxes(data_samples: Sequence[BaseDataElement]) -> Truths:
+    """The batch's objects."""
+    truth = [sample.gt_instances for sample in data_samples]
+    return Truths.of([get_box_tensor(one.bboxes) for one in truth], [one.labels for one in truth])

@@ -6,17 +6,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from ckd_mmdet.boxes import RoIBoxes
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import SOFTMAX, TableRows
 from ckd_mmdet.samples import Answer, LastLayer, Widths
 from ckd_mmdet.taps import ModuleTap
-from mmdet.models.roi_heads.bbox_heads import SABLHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, SABLHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from .base import Aligner
+from .base import Aligner, true_boxes
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class RoIAligner(Aligner):
             models has stages, it counts for that one.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths'})
 
     def __init__(self, stage: int | None = None) -> None:
         self.stage = stage
@@ -74,6 +75,14 @@ class RoIAligner(Aligner):
                                  f'{type(layer).__name__}; take losses of logits here.')
         return Widths(*((layer.in_features,) for layer in layers))
 
+    def check_boxes(self, student: nn.Module, teacher: nn.Module) -> None:
+        for model, side in ((student, 'student'), (teacher, 'teacher')):
+            head = self._bbox_head(model, side)
+            if not decodes_deltas(head):
+                raise ValueError(f"`RoIAligner` decodes boxes as mmdet's BBoxHead does, and the {side}'s "
+                                 f'{type(head).__name__} has none, or decodes them in a way of its own; take losses '
+                                 'that need no boxes, with `--method ckd` for example.')
+
     def rows_in_words(self, student: nn.Module) -> str:
         roi_head = student.roi_head
         staged = isinstance(roi_head.bbox_head, nn.ModuleList)
@@ -98,9 +107,11 @@ class RoIAligner(Aligner):
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
         rois, student_logits, labels, why_not = _recorded(tape)
+        regions, deltas = rois[:, 1:], box_output(tape.scores, student_logits)
         student_rows, ours = roi_rows(tape.scores, student_logits, rois), last_layer(tape.last_layer, student_logits)
         if tape.branch is not None:  # TridentNet's batch holds the images once a branch; at rest it has one branch
             own = rois[:, 0].long() // len(data_samples) == tape.branch
+            regions, deltas = regions[own], None if deltas is None else deltas[own]
             rois, student_rows, labels = rois[own], student_rows.select(own), None if labels is None else labels[own]
             ours = ours and replace(ours, features=ours.features[own])
             rois = torch.cat([rois[:, :1] % len(data_samples), rois[:, 1:]], 1)
@@ -110,8 +121,11 @@ class RoIAligner(Aligner):
                     ModuleTap(head, "the teacher's bbox_head") as scores:
                 teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
         theirs = last_layer(recorded, teacher_logits)
+        boxes = (RoIBoxes.of(tape.scores.module, regions, deltas),
+                 RoIBoxes.of(head, regions, box_output(scores, teacher_logits)))
         return Answer(student_rows, roi_rows(scores, teacher_logits, rois), labels, rois[:, 0].long(),
-                      no_labels=why_not, layers=(ours, theirs.detach()) if ours and theirs else None)
+                      no_labels=why_not, layers=(ours, theirs.detach()) if ours and theirs else None,
+                      boxes=boxes, truths=true_boxes(data_samples), regions=regions)
 
     def _bbox_head(self, model: nn.Module, side: str) -> nn.Module:
         head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
@@ -190,6 +204,18 @@ def roi_rows(recorded: ModuleTap, logits: Tensor, rois: Tensor) -> TableRows:
         return TableRows(logits, SOFTMAX)
     # SABL's coder knows how sure it is of a box, and multiplies by that
     return TableRows(logits, SOFTMAX, recorded.module.bbox_coder.decode(rois[:, 1:], call.output[1])[1])
+
+
+def decodes_deltas(head: nn.Module) -> bool:
+    """Whether the head regresses boxes, and decodes them as mmdet's own."""
+    return (isinstance(head, BBoxHead) and head.with_reg
+            and type(head)._predict_by_feat_single is BBoxHead._predict_by_feat_single)
+
+
+def box_output(recorded: ModuleTap, logits: Tensor) -> Tensor | None:
+    """What a head regressed beside the logits that it gave; ``None`` where it did not."""
+    call = next((call for call in recorded.calls if call.output[0] is logits), None)
+    return call.output[1] if call is not None and isinstance(call.output[1], Tensor) else None
 
 
 def last_layer(recorded: ModuleTap, scores: Tensor) -> LastLayer | None:

@@ -21,6 +21,9 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
+NOT_KEPT = {'boxes': "a cache keeps the teacher's scores and not where its boxes are"}
+"""What live teachers provide beside."""
+
 
 class CacheModel(nn.Module):
     """Stands where an alignment is given the teacher's model: what a cache knows of all images together.
@@ -95,6 +98,9 @@ class SomeRows(Rows):
 class CachedDenseAligner(DenseAligner):
     """As :class:`ckd_mmdet.aligners.DenseAligner`, of the rows that a cache has of an image."""
 
+    provides = DenseAligner.provides - NOT_KEPT.keys()
+    lacks = {**DenseAligner.lacks, **NOT_KEPT}
+
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         assert isinstance(teacher, CacheModel)
         ours, info = self._head(student, 'student'), teacher.part(dense_name(self))
@@ -143,6 +149,9 @@ class CachedRoIAligner(RoIAligner):
     The student's head scores these boxes from the features of its step: a second, small call with gradient, in which
     dropout and BatchNorm rest. Labels are those that the student's own assigner gives the boxes.
     """
+
+    provides = RoIAligner.provides - NOT_KEPT.keys()
+    lacks = NOT_KEPT
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         assert isinstance(teacher, CacheModel)

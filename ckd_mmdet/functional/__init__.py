@@ -1,6 +1,7 @@
 """The formulas, as pure functions of tensors: one value per sample or image, no reduction, no state."""
 
 from .agreement import agreement
+from .boxes import bounded_loss, box_loss, overlap
 from .category import category_contrast, center_alignment, center_scores, feature_alignment
 from .contrast import ckd_loss, other_id, same_id
 from .dist import dist_loss
@@ -11,7 +12,8 @@ from .maps import cwd_loss, hcl_loss, l2_loss, pkd_loss
 from .preview import binary_cross_entropy, cross_entropy, preview_threshold, preview_weights, relative_difficulty
 from .quality import quality_kd_loss
 
-__all__ = ['agreement', 'binary_cross_entropy', 'binary_kd_loss', 'category_contrast', 'center_alignment',
-           'center_scores', 'ckd_loss', 'class_log_odds', 'cross_entropy', 'cwd_loss', 'dist_loss', 'dkd_loss',
-           'feature_alignment', 'fgd_terms', 'hcl_loss', 'kd_loss', 'l2_loss', 'object_weights', 'other_id', 'pkd_loss',
-           'preview_threshold', 'preview_weights', 'quality_kd_loss', 'relative_difficulty', 'same_id', 'standardized']
+__all__ = ['agreement', 'binary_cross_entropy', 'binary_kd_loss', 'bounded_loss', 'box_loss', 'category_contrast',
+           'center_alignment', 'center_scores', 'ckd_loss', 'class_log_odds', 'cross_entropy', 'cwd_loss', 'dist_loss',
+           'dkd_loss', 'feature_alignment', 'fgd_terms', 'hcl_loss', 'kd_loss', 'l2_loss', 'object_weights', 'other_id',
+           'overlap', 'pkd_loss', 'preview_threshold', 'preview_weights', 'quality_kd_loss', 'relative_difficulty',
+           'same_id', 'standardized']

@@ -1,6 +1,7 @@
 """Distillation losses: hyper-parameters and a call of ``ckd_mmdet.functional``."""
 
 from .base import DistillLoss, RowLoss
+from .boxes import BoxLoss
 from .category import CategoryContrastLoss, CenterAlignmentLoss, FeatureAlignmentLoss
 from .ckd import CKDLoss
 from .dist import DISTLoss
@@ -12,6 +13,6 @@ from .mgd import MGDLoss
 from .preview import Preview
 from .review import ReviewKDLoss
 
-__all__ = ['CKDLoss', 'CWDLoss', 'CategoryContrastLoss', 'CenterAlignmentLoss', 'DISTLoss', 'DKDLoss', 'DistillLoss',
-           'FGDLoss', 'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'MGDLoss', 'MapLoss', 'PKDLoss', 'Preview',
-           'ReviewKDLoss', 'RowLoss']
+__all__ = ['BoxLoss', 'CKDLoss', 'CWDLoss', 'CategoryContrastLoss', 'CenterAlignmentLoss', 'DISTLoss', 'DKDLoss',
+           'DistillLoss', 'FGDLoss', 'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'MGDLoss', 'MapLoss', 'PKDLoss',
+           'Preview', 'ReviewKDLoss', 'RowLoss']

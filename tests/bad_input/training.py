@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ckd_mmdet.recipes import METHODS
+
 from tests.bad_input.bench import Bench, Row
 from tests.small_runs import student_config
 
@@ -248,9 +250,9 @@ ARGUMENTS = {
     'a method without teacher': arguments('--method', 'ckd',
         words='--method needs --teacher, the config of the detector that teaches'),
     'an unknown method': arguments('--method', 'cdk', '--teacher', 'x.py',
-        words='`method` needs one of ckd, kd, dkd, dist, pckd, features, quality, l2, pkd, reviewkd, cwd, fgd, mgd,'),
+        words=f'`method` needs one of {", ".join(METHODS)},'),
     'a method twice': arguments('--method', 'ckd+ckd', '--teacher', 'x.py',
-        words='`method` needs one of ckd, kd, dkd, dist, pckd, features, quality, l2, pkd, reviewkd, cwd, fgd, mgd,'),
+        words=f'`method` needs one of {", ".join(METHODS)},'),
     'a weight without teacher': arguments('--loss-weight', '3',
         words='--loss-weight needs --teacher, the config of the detector that teaches'),
     'a teacher that is not there': arguments('--teacher', 'gone.py',

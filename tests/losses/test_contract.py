@@ -55,7 +55,10 @@ def rows(n: int, seed: int = 0) -> AlignedSamples:
 
     def side(logits: Tensor, width: int) -> Side:
         layer = [torch.randn(shape, generator=draw) for shape in ((NUM_CLASSES + 1, width), (NUM_CLASSES + 1,))]
-        return Side(*(part.requires_grad_() for part in (logits, torch.randn(n, width, generator=draw), *layer)))
+        corners = 40 * torch.rand(n, 2, generator=draw)
+        boxes = torch.cat([corners, corners + 10 + 40 * torch.rand(n, 2, generator=draw)], 1)
+        return Side(*(part.requires_grad_() for part in (logits, torch.randn(n, width, generator=draw), *layer)),
+                    boxes=boxes.requires_grad_())
 
     return AlignedSamples(side(student, *ROW_WIDTHS.student), side(teacher, *ROW_WIDTHS.teacher), NUM_CLASSES, labels,
                           torch.arange(n) * 2 // max(n, 1))
@@ -76,6 +79,8 @@ def made(kind: type[RowLoss], **settings: Any) -> RowLoss:
 
 def read_by(kind: type[RowLoss], samples: AlignedSamples) -> Tensor:
     """What the loss reads of the student's rows."""
+    if 'boxes' in kind.requires:
+        return samples.student.boxes
     return samples.student.features if 'features' in kind.requires else samples.student.logits
 
 
@@ -226,7 +231,7 @@ def test_a_weight_that_is_none_is_refused(kind: type[DistillLoss], weight: float
 @every_row_loss
 def test_it_says_what_it_requires(kind: type[RowLoss]) -> None:
     assert 'logits' in kind().requires
-    assert kind().requires <= {'logits', 'labels', 'image_ids', 'features', 'centers'}
+    assert kind().requires <= {'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths'}
 
 
 class Projected(RowLoss):
@@ -476,7 +481,7 @@ def test_rows_to_be_ignored_change_neither_value_nor_gradient(kind: type[RowLoss
     assert not ours[samples.labels < 0].any()
     assert loss(replace(alone, filtered=True)) == expected
     found, of_kept = (loss.metrics(one, epoch=0) for one in (samples, alone))
-    assert found == of_kept and bool(found) is bool(preview)
+    assert found == of_kept and ('preview_weight' in found) is bool(preview)
 
 
 WAITS = {'_local_scalar_dense', 'nonzero', 'nonzero_static', 'masked_select', 'equal', 'is_nonzero', '_unique',

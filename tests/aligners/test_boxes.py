@@ -1,0 +1,158 @@
+"""Boxes of rows: each side's by its own coder, as the head itself would predict them, and the true one beside."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.alignment import build_alignment
+from ckd_mmdet.boxes import Truths
+from ckd_mmdet.classes import Scoring, SharedClasses
+from ckd_mmdet.functional import overlap
+from ckd_mmdet.pairing import RowPairing
+from ckd_mmdet.registry import TASK_UTILS
+from ckd_mmdet.samples import AlignedSamples, Answer, is_foreground
+from ckd_mmdet.taps import ModuleTap
+from torch import nn
+
+from tests.aligners.scenes import Heard, answered, copied, hear, training
+from tests.toys import toy_config, toy_model
+
+ROI = {'faster_rcnn': {}, 'double_head_rcnn': {}, 'cascade_rcnn': dict(stage=1)}
+CASES: dict[str, tuple[str, str, dict]] = {name: ('RoIAligner', name, arguments) for name, arguments in ROI.items()}
+every_case = pytest.mark.parametrize('name', CASES)
+every_roi = pytest.mark.parametrize('name', ROI)
+
+
+@cache
+def scene(name: str) -> tuple[Aligner, nn.Module, Heard]:
+    """Of each case one step of one student, for all tests."""
+    kind, detector, arguments = CASES[name]
+    aligner, student = TASK_UTILS.get(kind)(**arguments), training(toy_model(toy_config(detector)))
+    return aligner, student, hear(aligner, student)
+
+
+def pairing(aligner: Aligner, loss: dict, classes: SharedClasses, scoring: Scoring) -> RowPairing:
+    config = dict(type=type(aligner).__name__, **{key: value for key, value in vars(aligner).items()
+                                                  if not key.startswith('_')})
+    return RowPairing(build_alignment('rows', dict(aligner=config, losses=dict(loss_boxes=loss))), (scoring,) * 2,
+                      classes)
+
+
+def rows_of(name: str, teacher: nn.Module | None = None, **loss: Any) -> tuple[Answer, AlignedSamples]:
+    """What the aligner answers and, of every row, what a BoxLoss is given."""
+    aligner, student, heard = scene(name)
+    teacher = copied(student) if teacher is None else teacher
+    aligner.check_boxes(student, teacher)
+    answer = answered(aligner, teacher, heard)
+    scoring = aligner.scorings(student, teacher)[0]
+    made = pairing(aligner, dict(type='BoxLoss', **loss), SharedClasses.all(scoring.num_classes), scoring)
+    return answer, made.choose(answer)
+
+
+@every_case
+def test_a_teacher_that_is_the_student_gives_the_same_boxes(name: str) -> None:
+    _, aligned = rows_of(name)
+    assert torch.equal(aligned.student.boxes, aligned.teacher.boxes) and aligned.student.boxes.dtype == torch.float32
+    assert len(aligned) >= 6 and len(aligned.student.boxes.unique(dim=0)) > len(aligned) // 2
+
+
+@every_case
+def test_another_teacher_gives_other_boxes_and_gradient_reaches_the_student_alone(name: str) -> None:
+    _, student, heard = scene(name)
+    teacher = toy_model(toy_config(CASES[name][1]), seed=1).eval()
+    _, aligned = rows_of(name, teacher)
+    assert (aligned.student.boxes != aligned.teacher.boxes).any(1).all() and not aligned.teacher.boxes.requires_grad
+    learning = [parameter for part in (student.backbone, student.neck) for parameter in part.parameters()
+                if parameter.requires_grad]
+    found = torch.autograd.grad(aligned.student.boxes.sum(), learning, retain_graph=True, allow_unused=True)
+    assert any(gradient is not None and gradient.any() for gradient in found)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@every_case
+def test_no_row_keeps_the_graph(name: str) -> None:
+    aligner, student, heard = scene(name)
+    answer = answered(aligner, copied(student), heard)
+    none = torch.zeros(0, dtype=torch.long)
+    boxes = answer.boxes[0].take(none, none)
+    assert boxes.shape == (0, 4) and boxes.requires_grad
+
+
+@every_roi
+def test_boxes_of_rois_are_those_that_the_head_predicts_for_the_class_of_the_row(name: str) -> None:
+    aligner, student, heard = scene(name)
+    _, aligned = rows_of(name)
+    head = heard.tape.scores.module
+    scores, deltas = heard.tape.scores.calls[-1].output
+    rois = heard.tape.rois.calls[-1].arg(1, 'rois')
+    for image in (0, 1):
+        here = rois[:, 0] == image
+        size = heard.data_samples[image].metainfo['img_shape']
+        predicted = head.predict_by_feat((rois[here],), (scores[here],), (deltas[here],),
+                                         [dict(img_shape=size, scale_factor=(1, 1))])[0].bboxes
+        predicted = predicted.reshape(int(here.sum()), -1, 4)
+        for boxes, label, of_class in zip(aligned.student.boxes[here], aligned.labels[here], predicted, strict=True):
+            if label < aligned.num_classes:
+                cut = torch.stack([side.clamp(0, size[1 - i % 2]) for i, side in enumerate(boxes)])
+                torch.testing.assert_close(cut, of_class[min(int(label), len(of_class) - 1)])
+    assert aligned.boxed.any() and torch.equal(aligned.boxed, is_foreground(aligned.labels, aligned.num_classes))
+
+
+@every_roi
+def test_the_true_box_of_a_roi_is_the_one_that_the_head_regresses_to(name: str) -> None:
+    aligner, student, _ = scene(name)
+    roi_head = student.roi_head
+    head = roi_head.bbox_head if aligner.stage is None else roi_head.bbox_head[aligner.stage]
+    with ModuleTap(head.loss_bbox, 'loss_bbox') as regressed:
+        heard = hear(aligner, student)
+    answer = answered(aligner, copied(student), heard)
+    made = pairing(aligner, dict(type='BoxLoss', weight_by='better'), SharedClasses.all(3), Scoring(3, True))
+    aligned = made.choose(answer)
+    targets = regressed.only().arg(1, 'target')
+    assert len(targets) == aligned.boxed.sum() > 0
+    expected = head.bbox_coder.decode(answer.regions[aligned.boxed], targets)
+    torch.testing.assert_close(aligned.truths[aligned.boxed], expected, atol=1e-3, rtol=0)
+
+
+def test_each_side_has_the_box_of_the_class_as_it_numbers_them() -> None:
+    aligner, student, heard = scene('faster_rcnn')
+    answer = answered(aligner, copied(student), heard)
+    made = pairing(aligner, dict(type='BoxLoss'), SharedClasses((1, 2), (2, 0)), Scoring(3, True))
+    aligned = made.choose(answer)
+    rows = made.allowed(answer, made.classes.labels(answer.labels, 3)).nonzero().squeeze(1)
+    numbers = {0: (1, 2), 1: (2, 0)}
+    assert set(numbers) <= set(aligned.labels.tolist())
+    for which, side in enumerate((aligned.student, aligned.teacher)):
+        wanted = torch.tensor([numbers[label][which] if label in numbers else -1 for label in aligned.labels.tolist()])
+        objects = wanted >= 0
+        expected = answer.boxes[which].take(rows[objects], wanted[objects])
+        assert torch.equal(side.boxes[objects], expected)
+
+
+def test_the_true_box_is_of_the_rows_own_image_and_class() -> None:
+    truths = Truths(torch.tensor([[0., 0, 10, 10], [1, 1, 11, 11], [0, 0, 10, 10.5]]), torch.tensor([0, 1, 1]),
+                    torch.tensor([0, 0, 1]))
+    regions = torch.tensor([[0., 0, 10, 10]]).repeat(3, 1)
+    found = truths.nearest(regions, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))
+    assert torch.equal(found, truths.boxes)
+    assert overlap(found[1], regions[1]) < 1  # though another object fits better
+    none = Truths(torch.zeros(0, 4), *(torch.zeros(0, dtype=torch.long) for _ in range(2)))
+    assert torch.equal(none.nearest(regions, torch.zeros(3), torch.zeros(3)), regions)
+
+
+def refused(detector: str, change: Any) -> nn.Module:
+    model = toy_model(toy_config(detector))
+    change(model)
+    return model
+
+
+@pytest.mark.parametrize('side', [0, 1])
+def test_a_roi_head_without_boxes_is_refused(side: int) -> None:
+    models = [toy_model(toy_config('faster_rcnn')) for _ in range(2)]
+    models[side].roi_head.bbox_head.with_reg = False
+    with pytest.raises(ValueError, match=f"the {('student', 'teacher')[side]}'s Shared2FCBBoxHead has none, or"):
+        TASK_UTILS.get('RoIAligner')().check_boxes(*models)
