@@ -33,6 +33,9 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
         loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
     'features': dict(loss_alignment=dict(type='FeatureAlignmentLoss')),  # PCKD's, alone
     'boxes': dict(loss_boxes=dict(type='BoxLoss')),
+    'bckd': dict(  # weights in proportion as released
+        loss_quality=dict(type='KDLoss', kind='quality', normalize='positives', loss_weight=1.0),
+        loss_boxes=dict(type='BoxLoss', weight_by='gap', normalize='positives', loss_weight=4.0)),
     'quality': dict(loss_quality=dict(type='KDLoss', kind='quality', normalize='positives')),
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
@@ -50,6 +53,7 @@ SAYS = {  # each in a few words, for `--help`
     'pckd': 'PCKD, contrast of categories, category centres and features',
     'features': "PCKD's features alone",
     'boxes': "the boxes, both sides' decoded, by GIoU",
+    'bckd': "BCKD, class probabilities and boxes where the two sides' probabilities differ",
     'quality': "BCKD's class term, cross-entropy with the teacher's probabilities where the two differ",
     'l2': 'squared differences of the feature maps',
     'pkd': 'PKD, correlations of the feature maps',
@@ -60,11 +64,12 @@ SAYS = {  # each in a few words, for `--help`
 }
 
 ALL, FOREGROUND = dict(type='All'), dict(type='Foreground')
+SUREST = dict(type='ForegroundPlus', k=1024)
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, boxes, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight 0.1 on
-# RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, boxes, bckd, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight 0.1
+# on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -86,8 +91,10 @@ RECIPES: dict[str, dict[str, Recipe]] = {
     'DenseAligner': {
         'ckd': Recipe(FOREGROUND, 1.0, without_labels=dict(type='TeacherTopK', k=256)),
         'kd': Recipe(dict(type='TeacherTopK', k=1024), 1.0),
-        # weight as released for BCKD (arXiv 2308.14286), whose rows are all anchors; the number of rows is ours
-        'quality': Recipe(dict(type='ForegroundPlus', k=1024), 1.0),
+        # weights as released for BCKD (arXiv 2308.14286), whose rows are all anchors; the number of rows is ours
+        'boxes': Recipe(SUREST, 4.0, dict(loss_boxes=dict(weight_by='gap', normalize='positives'))),
+        'bckd': Recipe(SUREST, 1.0),
+        'quality': Recipe(SUREST, 1.0),
     },
     'NeckAligner': {
         'l2': Recipe(None, 1.0),
@@ -112,6 +119,7 @@ SUITS: dict[str, dict[str, int]] = {
     'pckd': dict(softmax=1, images=2),
     'features': dict(softmax=1, images=1),
     'boxes': dict(softmax=1, sigmoid=1, mixed=1),
+    'bckd': dict(sigmoid=1, mixed=1),
     'quality': dict(sigmoid=1, mixed=1),
 }
 

@@ -30,7 +30,8 @@ from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from .base import Aligner
+from .base import Aligner, true_boxes
+from .dense_boxes import DenseBoxes, decoder_of
 
 COCO_SIZE = (800, 1333)
 """Height and width of an image as mmdet's COCO configs resize it."""
@@ -73,7 +74,7 @@ class DenseAligner(Aligner):
         head: The head's name in both models, ``'rpn_head'`` for example.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths'})
     lacks = {'features': 'a dense head scores by a convolution that the anchors of all places share: it has no '
                          'category centres, and no feature of a row'}
 
@@ -105,6 +106,14 @@ class DenseAligner(Aligner):
             return False
         return True if type(head).loss_by_feat.__module__.startswith('mmdet.') else None
 
+    def check_boxes(self, student: nn.Module, teacher: nn.Module) -> None:
+        for model, side in ((student, 'student'), (teacher, 'teacher')):
+            head = self._head(model, side)
+            if decoder_of(head) is None:
+                raise ValueError(f"`DenseAligner` does not know how the {side}'s {type(head).__name__} writes its "
+                                 'boxes (docs/supported.md has the heads that it knows); take losses that need no '
+                                 'boxes, with `--method kd` for example.')
+
     def rows_in_words(self, student: nn.Module) -> str:
         rows = _number_of_rows(self._head(student, 'student'))
         return f'{rows:,} anchors in an image of {COCO_SIZE[0]}x{COCO_SIZE[1]}' if rows else 'every anchor'
@@ -128,18 +137,22 @@ class DenseAligner(Aligner):
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: DenseTape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
-        student_rows = class_rows(tape.head, tape.scores.only().output)
+        recorded = tape.scores.only().output
+        student_rows = class_rows(tape.head, recorded)
         head = self._head(teacher, 'teacher')
         # around the teacher only: the student's rows keep their graph
         with torch.no_grad(), answering_as_in_training(head):
-            teacher_rows = class_rows(head, head(feats))
+            output = head(feats)
+            teacher_rows = class_rows(head, output)
         sizes = [[(level.shape[1], *level.shape[3:]) for level in rows.maps] for rows in (student_rows, teacher_rows)]
         if sizes[0] != sizes[1]:
             raise RuntimeError(f"expected the teacher's {type(head).__name__} to give class maps of the student's "
                                f'(anchors, height, width), {sizes[0]}, saw {sizes[1]}; take an ObjectAligner')
         labels, why_not, faults = loss_labels(tape, student_rows, self._in_order)
+        boxes = DenseBoxes.of(tape.head, recorded, student_rows), DenseBoxes.of(head, output, teacher_rows)
         return Answer(student_rows, teacher_rows, labels, student_rows.image_ids(), student_rows.level_ids(), why_not,
-                      faults=faults)
+                      boxes=None if boxes[0] is None or boxes[1] is None else (boxes[0], boxes[1]),
+                      truths=true_boxes(data_samples), faults=faults)
 
     def _head(self, model: nn.Module, side: str) -> nn.Module:
         head = dict(model.named_modules()).get(self.head)

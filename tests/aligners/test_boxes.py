@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from ckd_mmdet.aligners import Aligner
+from ckd_mmdet.aligners.objects import decoded
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.boxes import Truths
 from ckd_mmdet.classes import Scoring, SharedClasses
@@ -23,8 +24,13 @@ from tests.toys import toy_config, toy_model
 
 ROI = {'faster_rcnn': {}, 'double_head_rcnn': {}, 'cascade_rcnn': dict(stage=1)}
 CASES: dict[str, tuple[str, str, dict]] = {name: ('RoIAligner', name, arguments) for name, arguments in ROI.items()}
+# Anchors, points, points in strides, distributions, a square root of deltas, boxes about points; and an RPN.
+DENSE = ('retinanet', 'fcos', 'fcos_in_strides', 'gfl', 'atss', 'yolof', 'paa', 'reppoints')
+CASES |= {name: ('DenseAligner', name, {}) for name in DENSE}
+CASES['rpn'] = ('DenseAligner', 'faster_rcnn', dict(head='rpn_head'))
 every_case = pytest.mark.parametrize('name', CASES)
 every_roi = pytest.mark.parametrize('name', ROI)
+every_dense = pytest.mark.parametrize('name', DENSE)
 
 
 @cache
@@ -118,6 +124,40 @@ def test_the_true_box_of_a_roi_is_the_one_that_the_head_regresses_to(name: str) 
     torch.testing.assert_close(aligned.truths[aligned.boxed], expected, atol=1e-3, rtol=0)
 
 
+@every_dense
+def test_boxes_of_anchors_are_those_that_the_head_predicts(name: str) -> None:
+    _, student, heard = scene(name)
+    answer, _ = rows_of(name)
+    head, output = heard.tape.head, heard.tape.scores.only().output
+    metas = [sample.metainfo for sample in heard.data_samples]
+    size, every = metas[0]['img_shape'], torch.arange(len(answer.student))
+    predicted = decoded(head, output, answer.student, every[::3], metas)  # so that each level and image has some
+    found = answer.boxes[0].take(every[::3], None)
+    cut = torch.stack([found[:, i].clamp(0, size[1 - i % 2]) for i in range(4)], 1)
+    torch.testing.assert_close(cut, predicted)
+
+
+def test_the_true_box_of_an_anchor_is_the_one_that_the_teachers_box_is_at() -> None:
+    _, aligned = rows_of('retinanet', weight_by='better')
+    _, _, heard = scene('retinanet')
+    objects = is_foreground(aligned.labels, aligned.num_classes).nonzero().squeeze(1)
+    assert len(objects) > 3
+    for i in objects.tolist():
+        truth = heard.data_samples[aligned.image_ids[i]].gt_instances
+        of_class = truth.bboxes[truth.labels == aligned.labels[i]]
+        greatest = max(overlap(box, aligned.teacher.boxes[i]) for box in of_class)
+        assert overlap(aligned.truths[i], aligned.teacher.boxes[i]) == greatest
+
+
+@pytest.mark.parametrize('name', ['tood', 'vfnet'])
+def test_a_dense_head_whose_boxes_are_written_otherwise_is_refused(name: str) -> None:
+    models = toy_model(toy_config(name)), toy_model(toy_config('atss'))
+    aligner = TASK_UTILS.get('DenseAligner')()
+    for side, pair in (('student', models), ('teacher', models[::-1])):
+        with pytest.raises(ValueError, match=f"does not know how the {side}'s {type(models[0].bbox_head).__name__}"):
+            aligner.check_boxes(*pair)
+
+
 def test_each_side_has_the_box_of_the_class_as_it_numbers_them() -> None:
     aligner, student, heard = scene('faster_rcnn')
     answer = answered(aligner, copied(student), heard)
@@ -142,12 +182,6 @@ def test_the_true_box_is_of_the_rows_own_image_and_class() -> None:
     assert overlap(found[1], regions[1]) < 1  # though another object fits better
     none = Truths(torch.zeros(0, 4), *(torch.zeros(0, dtype=torch.long) for _ in range(2)))
     assert torch.equal(none.nearest(regions, torch.zeros(3), torch.zeros(3)), regions)
-
-
-def refused(detector: str, change: Any) -> nn.Module:
-    model = toy_model(toy_config(detector))
-    change(model)
-    return model
 
 
 @pytest.mark.parametrize('side', [0, 1])
