@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ckd_mmdet.classification.published import translate
 from ckd_mmdet.compat.loading import MALFORMED, UntrustedCheckpoint, trusting
+from ckd_mmdet.text import few
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
@@ -119,7 +120,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: st
         keys = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # other shapes
         lines = [line.strip() for line in str(error).splitlines()]
-        raise ValueError(f'{misfit}: {" ".join(lines[:4])}{" ..." if len(lines) > 4 else ""} {way_out}') from error
+        raise ValueError(f'{misfit}: {few(lines, 4, " ", total=False)} {way_out}') from error
     missing = [key for key in keys.missing_keys if not key.endswith('num_batches_tracked')]
     # DDQ gives some of its weights a second name when it starts to train
     known = {value.data_ptr() for key, value in weights.items()
@@ -177,5 +178,4 @@ def _shape(value: Any) -> Any:
 
 
 def _few(keys: Sequence[str]) -> str:
-    shown = ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')
-    return f'{len(keys)} key{"s" if len(keys) > 1 else ""} ({shown})' if keys else 'no key'
+    return f'{len(keys)} key{"s" if len(keys) > 1 else ""} ({few(keys, 3, total=False)})' if keys else 'no key'

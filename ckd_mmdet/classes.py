@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from ckd_mmdet.text import quoted
 from torch import Tensor
 
 
@@ -86,18 +87,18 @@ def match_classes(student: Sequence[str | None], teacher: Sequence[str],
         class_map = {name: name for name in student if name is not None and name in teacher}
         if not class_map:
             raise ValueError(f"`teacher.class_map='name'` finds no class that student and teacher share. The student "
-                             f"knows {listed(student)}; the teacher knows {listed(teacher)}. Give a dict from the "
+                             f"knows {quoted(student)}; the teacher knows {quoted(teacher)}. Give a dict from the "
                              "student's names to the teacher's (to the tools, as `--class-map "
                              "OURS=THEIRS ...`), or another teacher.")
     for side, names, known in (('student', class_map, student), ('teacher', class_map.values(), teacher)):
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise ValueError(f'`teacher.class_map` names {listed(unknown)}, which the {side} does not know; it knows '
-                             f'{listed(known)}.')
+            raise ValueError(f'`teacher.class_map` names {quoted(unknown)}, which the {side} does not know; it knows '
+                             f'{quoted(known)}.')
         twice = [name for name in names if known.count(name) > 1]
         if twice:
             raise ValueError(f'`teacher.class_map` needs names that stand for one class each; the {side} has several '
-                             f'called {listed(twice)}. Leave them out with a dict, or rename them in '
+                             f'called {quoted(twice)}. Leave them out with a dict, or rename them in '
                              '`metainfo.classes`.')
     if not class_map:
         raise ValueError('`teacher.class_map` needs at least one pair of classes, got an empty dict.')
@@ -149,9 +150,3 @@ def shared_rows(table: Tensor, scoring: Scoring, classes: tuple[int, ...], backg
     """
     rows = [*classes, *([scoring.num_classes] if background else [])]
     return table if rows == list(range(len(table))) else table[rows]
-
-
-def listed(names: Iterable[str | None], most: int = 12) -> str:
-    """Names in quotation marks, of many the first ones and how many there are."""
-    shown = [repr(name) for name in names]
-    return ', '.join(shown[:most]) + (f', ... ({len(shown)} in all)' if len(shown) > most else '')

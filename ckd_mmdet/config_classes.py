@@ -8,6 +8,7 @@ from typing import Any
 
 from ckd_mmdet.classes import Scoring, SharedClasses, match_classes
 from ckd_mmdet.config import class_names, stated_class_names
+from ckd_mmdet.text import few
 from mmengine.config import Config
 
 
@@ -92,8 +93,3 @@ def keys_of(config: Any, wanted: str, value: Any, at: str) -> Iterator[str]:
         if key == wanted and part == value:
             yield f'{at}.{key}'
         yield from keys_of(part, wanted, value, f'{at}.{key}')
-
-
-def few(names: tuple[str, ...] | list[str], most: int = 12) -> str:
-    """Names without quotation marks, of many the first ones and how many there are."""
-    return ', '.join(names[:most]) + (f', ... ({len(names)} in all)' if len(names) > most else '')

@@ -8,6 +8,7 @@ from typing import Any
 from ckd_mmdet.annotations import given_names
 from ckd_mmdet.checkpoints import checkpoint_classes, load_weights, own_names, weights_of
 from ckd_mmdet.labels import label_names, leaves
+from ckd_mmdet.text import quoted
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
@@ -68,4 +69,4 @@ def check_class_order(names: Sequence[str], dataset: Any, checkpoint: str, argum
                 f'`{argument}` needs the classes of the test data in their order; {name!r} is class '
                 f'{names.index(name)} in {checkpoint!r} and label {label} in the data. Bring the `categories` of the '
                 'annotation file, or `test_dataloader.dataset.metainfo.classes` where the data set goes by it, into '
-                f"the checkpoint's order, {', '.join(map(repr, names[:12]))}{', ...' if len(names) > 12 else ''}.")
+                f"the checkpoint's order, {quoted(names)}.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import mmcv
 from ckd_mmdet.labels import leaves
+from ckd_mmdet.text import few
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -62,8 +63,8 @@ def check_images(paths: Sequence[str], whose: str, total: int) -> None:
         some = f'{len(faults)} of the {len(paths)} that were opened of its {total}' if len(paths) < total else \
             f'{len(faults)} of its {total}'
         look = '' if len(paths) >= total else ' `--check-images` looks at all.'
-        raise ValueError(f'{whose} needs images that can be read, {some} cannot: {"; ".join(faults[:3])}'
-                         f'{"; ..." if len(faults) > 3 else ""}. Mend `data_prefix`, fetch them again, or take them '
+        raise ValueError(f'{whose} needs images that can be read, {some} cannot: '
+                         f'{few(faults, 3, "; ", total=False)}. Mend `data_prefix`, fetch them again, or take them '
                          f'out of the annotations.{look}')
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ckd_mmdet.annotations import categories_in, given_names, is_coco, is_lvis, names_in, numbered_names, things
 from ckd_mmdet.config import as_names, dataset_type, inner_datasets, names_of
+from ckd_mmdet.text import quoted
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
@@ -126,7 +127,7 @@ def check_same_labels(names: Sequence[str | None] | None, dataset: Any, where: s
     if found is None or found == tuple(names) or allow_missing and found == tuple(names)[:len(found)]:
         return
     differing = _difference(names, found)
-    fact = f'it has {len(found)} ({_listed(found)}) and the model {len(names)} ({_listed(names)})'
+    fact = f'it has {len(found)} ({quoted(found)}) and the model {len(names)} ({quoted(names)})'
     if differing is not None:
         fact = (f'label {differing} is {names[differing]!r} for the model and {found[differing]!r} in '
                 f'{_called(next(leaves(dataset)))}')
@@ -218,7 +219,7 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
     if not hasattr(dataset, 'label_id_mapping'):  # Open Images puts its file's names there by itself
         if len(found) > len(given):
             raise ValueError(f'{whose} needs a name for each of the {len(found)} labels that the annotations number '
-                             f'({_listed(found)}), and names {len(given)}; give all of them, as a list.')
+                             f'({quoted(found)}), and names {len(given)}; give all of them, as a list.')
         missing = _missing(dataset, given, found)
         if missing and not allow_missing:
             raise ValueError(_refusal(whose, missing, names_in(dataset) or found))
@@ -226,12 +227,12 @@ def _check(dataset: Any, allow_missing: bool) -> LabelNames:
     note = None
     if found != given:
         if getattr(dataset, 'return_classes', False):
-            raise ValueError(f'{whose} needs the order of the annotations, {_listed(found)}, since it is the prompt '
-                             f'that the labels point into; it is {_listed(given)}.')
-        note = (f'The labels of {_called(dataset)} follow its annotations: {_listed(found)}; `metainfo.classes` says '
-                f'{_listed(given)}. The order of the annotations is used for training, for pairing and in checkpoints.')
+            raise ValueError(f'{whose} needs the order of the annotations, {quoted(found)}, since it is the prompt '
+                             f'that the labels point into; it is {quoted(given)}.')
+        note = (f'The labels of {_called(dataset)} follow its annotations: {quoted(found)}; `metainfo.classes` says '
+                f'{quoted(given)}. The order of the annotations is used for training, for pairing and in checkpoints.')
     if missing:
-        note = f'{note + " " if note else ""}{_called(dataset)} has no object called {_listed(missing, " or ")}.'
+        note = f'{note + " " if note else ""}{_called(dataset)} has no object called {quoted(missing, join=" or ")}.'
     return LabelNames(found, things(dataset, found), missing, note)
 
 
@@ -253,12 +254,12 @@ def _refusal(whose: str, missing: Sequence[str], vocabulary: Iterable[str | None
     folded = {str(name).strip().casefold(): str(name) for name in vocabulary}
     told = []
     for name in missing[:MOST]:
-        near = difflib.get_close_matches(name.strip().casefold(), folded, n=3)
-        told.append(repr(name) + (f' (they have {_listed([folded[one] for one in near], " and ")})' if near else ''))
+        near = [folded[one] for one in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
+        told.append(repr(name) + (f' (they have {quoted(near, join=" and ")})' if near else ''))
     more = f' and {len(missing) - MOST} more' if len(missing) > MOST else ''
     return (f'{whose} needs names that the annotations have, and they have no {", no ".join(told)}{more}; objects '
             f'whose name is not given are left out, and other labels move up. Their names are '
-            f'{_listed(folded.values())}. Write them as they stand there, or train all the same with '
+            f'{quoted(folded.values())}. Write them as they stand there, or train all the same with '
             '`--allow-missing-classes` (in a config, `allow_missing_classes=True`).')
 
 
@@ -288,8 +289,3 @@ def _difference(first: Sequence[str | None], second: Sequence[str | None]) -> in
 def _called(dataset: Any) -> str:
     path = getattr(dataset, 'ann_file', '') or (getattr(dataset, 'data_root', '') or '')
     return f'{type(dataset).__name__}{f" ({path})" if path else ""}'
-
-
-def _listed(names: Iterable[Any], join: str = ', ') -> str:
-    shown = [repr(name) for name in names]
-    return join.join(shown[:MOST]) + (f', ... ({len(shown)} in all)' if len(shown) > MOST else '')

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from ckd_mmdet.alignment import Alignment, kind_of, pair_kind
-from ckd_mmdet.classes import Scoring, SharedClasses, listed, match_classes, shared_columns, shared_rows
+from ckd_mmdet.classes import Scoring, SharedClasses, match_classes, shared_columns, shared_rows
 from ckd_mmdet.functional import class_log_odds
 from ckd_mmdet.recipes import as_commands, methods_for
 from ckd_mmdet.samples import AlignedMaps, AlignedSamples, Answer, Candidates, Side, hard, is_foreground
 from ckd_mmdet.teacher import FrozenTeacher
+from ckd_mmdet.text import few, quoted
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -245,7 +246,7 @@ def shared_classes(where: str, teacher: FrozenTeacher, classes: Sequence[str | N
     for side, names, count in zip(('student', 'teacher'), (classes, teacher.classes), counts, strict=True):
         if count != len(names) and not (side == 'teacher' and count > len(names)):  # what has no name stays out
             raise ValueError(f'{where}: the {side} scores {count} classes, and {len(names)} have names '
-                             f'({listed(names)}); set `num_classes` of its head, or the names, so that they agree.')
+                             f'({quoted(names)}); set `num_classes` of its head, or the names, so that they agree.')
     return match_classes(classes, teacher.classes, teacher.class_map)
 
 
@@ -266,6 +267,6 @@ def _check_same(teacher: FrozenTeacher, classes: Sequence[str | None] | None) ->
                  for i, (ours, theirs) in enumerate(zip(classes, taught, strict=False)) if ours != theirs]
     raise ValueError(
         f'the teacher ({teacher.name}) knows other classes than the data set: '
-        f'{len(taught)} against {len(classes)}; {"; ".join(differing[:5]) or "the first ones agree"}'
-        f'{"; ..." if len(differing) > 5 else ""}. Pair them with `teacher.class_map=\'name\'`, or give a teacher '
+        f'{len(taught)} against {len(classes)}; {few(differing, 5, "; ", total=False) or "the first ones agree"}. '
+        "Pair them with `teacher.class_map='name'`, or give a teacher "
         'trained on the same categories in the same order.')

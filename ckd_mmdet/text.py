@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 CONTROLS = {'\n': '\\n', '\r': '\\r', '\t': '\\t'}
@@ -35,6 +35,25 @@ def for_csv(text: object) -> str:
 def for_plot(text: object) -> str:
     """For a text in a Matplotlib figure: one line, its dollars no mathematics."""
     return plain(text).replace('$', r'\$')
+
+
+def few(texts: Iterable[str], most: int = 12, join: str = ', ', total: bool = True) -> str:
+    """The first ones of many, and how many there are; of up to ``most`` all, and nothing is said to be missing.
+
+    Args:
+        texts: What is listed.
+        most: Number of those shown.
+        join: Between them.
+        total: Whether to say how many there are, where the sentence does not.
+    """
+    shown = list(texts)
+    rest = [] if len(shown) <= most else [f'... ({len(shown)} in all)' if total else '...']
+    return join.join([*shown[:most], *rest])
+
+
+def quoted(names: Iterable[object], most: int = 12, join: str = ', ') -> str:
+    """Names in quotation marks, of many the first ones and how many there are."""
+    return few(map(repr, names), most, join)
 
 
 def for_config(source: str) -> str:

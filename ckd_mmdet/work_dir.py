@@ -10,6 +10,7 @@ from pathlib import Path
 from ckd_mmdet.files import check_writable
 from ckd_mmdet.lock import locked, release
 from ckd_mmdet.saving import NOTES
+from ckd_mmdet.text import few
 from mmengine.config import Config
 
 LOCK = '.training'
@@ -57,7 +58,7 @@ def refuse_a_training(cfg: Config, *, overwrite: bool) -> None:
         return
     left = _left(cfg.work_dir)
     if left:
-        names = ', '.join(path.name for path in left[:3]) + (', ...' if len(left) > 3 else '')
+        names = few((path.name for path in left), 3, total=False)
         raise ValueError(f'`--work-dir` needs a folder without a training, {cfg.work_dir} holds one ({names}). Go on '
                          'with it by `--resume`, give another `--work-dir`, or train anew in its place with '
                          '`--overwrite`.')

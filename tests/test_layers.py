@@ -16,7 +16,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'rows': TENSORS,
     'boxes': TENSORS | {'ckd_mmdet.functional'},
     'recipes': set(),
-    'classes': TENSORS,
+    'classes': TENSORS | {'ckd_mmdet.text'},
     'samples': TENSORS | {'ckd_mmdet.rows', 'ckd_mmdet.boxes'},
     'taps': TENSORS,
     'files': set(),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ckd_mmdet.student_export import mend_dumped_config
-from ckd_mmdet.text import for_config, for_csv, for_markdown, for_plot, plain
+from ckd_mmdet.text import few, for_config, for_csv, for_markdown, for_plot, plain, quoted
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
@@ -75,3 +75,10 @@ def test_without_it_a_name_becomes_a_variable(tmp_path: Path) -> None:
     """What the rest guards against."""
     Config(dict(classes=['{{ fileDirname }}'])).dump(tmp_path / 'x.py')
     assert Config.fromfile(tmp_path / 'x.py').classes == [str(tmp_path)]
+
+
+def test_of_many_names_the_first_are_shown_and_of_few_none_is_said_to_be_missing() -> None:
+    assert few(['a', 'b'], 2) == 'a, b' and few(['a', 'b', 'c'], 2) == 'a, b, ... (3 in all)' and few([]) == ''
+    assert few('abc', 2, '; ', total=False) == 'a; b; ...' and few('ab', 2, '; ', total=False) == 'a; b'
+    assert quoted(map(str, range(12))).endswith("'10', '11'") and quoted([None, "it's"]) == """None, "it's\""""
+    assert quoted(map(str, range(13))).endswith("'11', ... (13 in all)")

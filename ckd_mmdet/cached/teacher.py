@@ -22,6 +22,7 @@ from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.samples import Side
 from ckd_mmdet.speed import TeacherSpeed
 from ckd_mmdet.teacher import FrozenTeacher
+from ckd_mmdet.text import few
 from mmengine.config import Config
 from mmengine.model import BaseDataPreprocessor
 from mmengine.structures import BaseDataElement
@@ -115,8 +116,8 @@ class CachedTeacher(FrozenTeacher):
         unknown = [one for one in ids if one not in known]
         if unknown:
             raise ValueError(f'`teacher.cache` has {self.header.images} images, and {len(unknown)} of the training '
-                             f"data set's {len(ids)} are not among them (img_id {', '.join(unknown[:3])}"
-                             f'{", ..." if len(unknown) > 3 else ""}); write a cache of this data set.')
+                             f"data set's {len(ids)} are not among them (img_id "
+                             f'{few(unknown, 3, total=False)}); write a cache of this data set.')
 
     def extract_feat(self, inputs: Tensor, data_samples: Sequence[BaseDataElement]) -> Sequence[Record]:  # type: ignore[override]
         """What is kept of each of the batch's images, on the CPU.
