@@ -81,6 +81,8 @@ def test_the_wheel_holds_the_package_alone_typed_and_small(built):
     names = set(contents(built))
     assert {name.partition('/')[0] for name in names} == {'ckd_mmdet', f'ckd_mmdet-{__version__}.dist-info'}
     assert 'ckd_mmdet/py.typed' in names  # whoever checks their types reads ours
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / 'ckd_mmdet/lab/page').iterdir() if path.is_file()}
+    assert {Path(name).suffix for name in page} == {'.py', '.html', '.css', '.js'} and page <= names
     assert built.stat().st_size < 1_000_000
 
 

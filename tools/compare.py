@@ -15,9 +15,9 @@ from ckd_mmdet.options import OptionsAction
 from ckd_mmdet.versions import versions
 
 with lab_imports():
-    from ckd_mmdet.lab.compare.main import default_out, run_matrix
+    from ckd_mmdet.lab.compare.main import default_out, run_matrix, write_all
     from ckd_mmdet.lab.compare.plan import Settings
-    from ckd_mmdet.lab.compare.report import as_shown, write_report
+    from ckd_mmdet.lab.compare.report import as_shown
     from ckd_mmdet.method_options import CLASS_MAP, read_class_map
     from ckd_mmdet.recipes import METHODS
 
@@ -65,7 +65,7 @@ def main() -> None:
     with told_in_one_line():
         out = args.report or args.out or default_out(args.student, args.teacher)
         if args.report is not None:
-            found = write_report(out, args.metric)
+            found = write_all(out, args.metric)
         else:
             found = run_matrix(Settings(args.student, args.teacher, args.methods, args.seeds, out,
                                         args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric,

@@ -15,9 +15,9 @@ import pandas as pd
 from ckd_mmdet.alignment import bare_name
 from ckd_mmdet.config import DISTILLER
 from ckd_mmdet.lab.analyze.pictures import COLUMN, png
+from ckd_mmdet.lab.compare.found import Found, read_matrix
 from ckd_mmdet.lab.compare.methods import ALONE, folder_name
 from ckd_mmdet.lab.compare.plots import ALONE_COLOR, COLORS, MARKERS, TEACHER_COLOR
-from ckd_mmdet.lab.compare.report import Found, read_matrix
 from ckd_mmdet.lab.compare.statistics import paired
 from ckd_mmdet.lab.jobs.files import digest
 from ckd_mmdet.registry import MODELS

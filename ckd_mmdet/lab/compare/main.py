@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ckd_mmdet.lab.compare.found import Found, read_matrix
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix, make_matrix
 from ckd_mmdet.lab.compare.progress import Pace
-from ckd_mmdet.lab.compare.report import Found, write_report
+from ckd_mmdet.lab.compare.report import write_report
 from ckd_mmdet.lab.compare.runs import FAILED, TEST, Run, finish_teacher, keep_failure, make_runs, why_it_failed
 from ckd_mmdet.lab.jobs.processes import Job, cores, only_one, run_in_turn
 from ckd_mmdet.lab.jobs.progress import Progress
+from ckd_mmdet.lab.page.matrix import write_page
 
 TEACHER = 'the teacher'
 
@@ -38,7 +40,14 @@ def run_matrix(settings: Settings, interval: float = 1.0) -> Found:
     with only_one(settings.out) as lock:
         keep_matrix(matrix)
         train(matrix, make_runs(matrix), lock, interval)
-    return write_report(settings.out, matrix.settings.metric)
+    return write_all(settings.out, matrix.settings.metric)
+
+
+def write_all(folder: Path, metric: str | None = None) -> Found:
+    """Write the tables, the plots and ``report.html`` from a matrix's folder."""
+    found = write_report(folder, metric)
+    write_page(folder, found)
+    return found
 
 
 def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float) -> None:
@@ -51,11 +60,16 @@ def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float
         command = [*TEST, str(matrix.teacher_file), matrix.checkpoint, '--work-dir', str(folder)]
         first.append(Job(TEACHER, command, folder / 'output.log', make_threads(len(places))))
     said = [f'{method.name}: refused, {method.refused.splitlines()[0]}' for method in matrix.methods if method.refused]
-    train_runs(runs, places, lock, interval, first, said, settings.keep)
+
+    def show_so_far() -> None:
+        write_page(settings.out, read_matrix(settings.out, settings.metric), running=True)
+
+    train_runs(runs, places, lock, interval, first, said, settings.keep, show_so_far)
 
 
 def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: int | None, interval: float = 1.0,
-               first: Sequence[Job] = (), said: Sequence[str] = (), keep: bool = False) -> None:
+               first: Sequence[Job] = (), said: Sequence[str] = (), keep: bool = False,
+               after: Callable[[], None] = lambda: None) -> None:
     """Train those that are not finished, under one bar.
 
     Args:
@@ -65,10 +79,11 @@ def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: i
         first: Jobs before the trainings.
         said: Lines before anything is said of the runs.
         keep: Whether a finished run keeps its checkpoints.
+        after: Called before the first job and after each one.
     """
     todo = [run for run in runs if not run.is_finished()]
     with Progress(sum(run.epochs for run in todo) or 1) as bar:
-        work = _Work(bar, Pace(todo, len(places)), keep, _device(places), {run.title: run for run in todo})
+        work = _Work(bar, Pace(todo, len(places)), keep, _device(places), {run.title: run for run in todo}, after)
         for line in said:
             bar.say(line)
         for run in runs:
@@ -77,6 +92,7 @@ def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: i
             elif work.pace.base[run]:
                 bar.say(f'{run.title}: continues after epoch {work.pace.base[run]} of {run.epochs}')
         threads = make_threads(len(places))
+        after()
         jobs = [*first, *(Job(run.title, run.command(), run.log, threads) for run in todo)]
         run_in_turn(jobs, places, work.started, work.ended, work.show, lock, interval)
 
@@ -91,6 +107,7 @@ class _Work:
     device: str
     runs: Mapping[str, Run]
     """By the titles of their jobs; the teacher's test has none."""
+    after: Callable[[], None]
 
     def started(self, job: Job) -> None:
         (job.log.parent / FAILED).unlink(missing_ok=True)
@@ -114,6 +131,10 @@ class _Work:
         else:
             keep_failure(job.log.parent, reason)
             self.bar.say(f'{job.title}: FAILED, {reason} (log: {job.log})')
+        try:
+            self.after()
+        except OSError as error:  # a full disk: the runs go on, and the report is written at the end
+            self.bar.say(f'the page was not written: {error}')
 
     def show(self) -> None:
         doing = [f'{run.title} {self.pace.reached(run) / run.epochs:.0%}' for run in self.pace.running]

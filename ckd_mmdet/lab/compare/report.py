@@ -4,125 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from ckd_mmdet.lab.compare import plots
+from ckd_mmdet.lab.compare.found import Found, Trouble, read_matrix, titles_of
 from ckd_mmdet.lab.compare.methods import ALONE
-from ckd_mmdet.lab.compare.metric import Metric, describe
-from ckd_mmdet.lab.compare.plan import FILE, read_plan
-from ckd_mmdet.lab.compare.runs import FAILED, read_result
-from ckd_mmdet.lab.compare.statistics import compare_methods, gap_of, scores, summarize, tabulate, why_none
+from ckd_mmdet.lab.compare.statistics import gap_of
+from ckd_mmdet.lab.compare.verdict import verdict
 from ckd_mmdet.lab.jobs.files import write_whole
 from ckd_mmdet.lab.jobs.tables import markdown_table
 from ckd_mmdet.text import for_csv, for_markdown, for_plot
 
 CAUTION = ('Δ is the mean over the seeds of the paired differences to `none`, with its {level} % confidence interval '
-           "(Student's t; for one method at a time, not for the best of many). s/step compares only within this table.")
+           "(Student's t; for one method at a time, not for the best of many). p is of the paired t-test, adjusted by "
+           'Holm for all methods of the table. s/step compares only within this table.')
 PAIRS = ('Paired differences between methods, the row less the column, ± half of the {level} % confidence interval '
          'over the seeds that both have{seeds}; * where it leaves 0 out (each is for one pair: of many, some do by '
          'chance).')
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """A run, or with ``seed=None`` a whole method, that gives no number."""
-
-    method: str
-    seed: int | None
-    reason: str
-    log: Path | None
-
-    def __str__(self) -> str:
-        whose = self.method if self.seed is None else f'{self.method}, seed {self.seed}'
-        return f'{whose}: {self.reason}' + (f' (log: {self.log})' if self.log else '')
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a matrix's folder holds."""
-
-    matrix: dict[str, Any]
-    metric: str
-    values: pd.DataFrame
-    """As of :func:`ckd_mmdet.lab.compare.statistics.tabulate`."""
-    summary: pd.DataFrame
-    """As of :func:`ckd_mmdet.lab.compare.statistics.summarize`."""
-    pairs: pd.DataFrame
-    """As of :func:`ckd_mmdet.lab.compare.statistics.compare_methods`."""
-    teacher: float | None
-    refused: list[Trouble]
-    failed: list[Trouble]
-    not_started: dict[str, list[int]]
-    """Seeds of the matrix that a method was not trained with, by method."""
-    empty: list[Trouble]
-    """Runs that found nothing, and count as 0."""
-    no_gap: str | None
-    """Why there is no share of the gap."""
-
-    @property
-    def written(self) -> Metric:
-        return describe(self.metric)
-
-    @property
-    def digits(self) -> int:
-        """After the point, the same in a whole table."""
-        return self.written.digits(largest_of(self.summary, self.teacher))
-
-    @property
-    def intervals(self) -> bool:
-        return bool(self.summary['low'].notna().any())
-
-    @property
-    def methods(self) -> list[str]:
-        """Those with a finished run, in the matrix's order."""
-        return list(self.summary.index)
-
-
-def read_matrix(folder: Path, metric: str | None = None) -> Found:
-    """Read the finished runs; the others are told by name.
-
-    Args:
-        metric: Key of the metric; by default the matrix's own.
-
-    Raises:
-        ValueError: If the folder holds no matrix.
-    """
-    path = folder / FILE
-    if not path.exists():
-        raise ValueError(f'`--report` needs the folder of a matrix, {folder} has no {FILE}.')
-    matrix = read_plan(path)
-    metric = metric or matrix['metric']
-    results, failed, empty, not_started = [], [], [], {}
-    refused = [Trouble(name, None, method['refused'].splitlines()[0], None)
-               for name, method in matrix['methods'].items() if method['refused']]
-    for name, method in matrix['methods'].items():
-        runs = {int(run.name): run for run in (folder / 'runs' / method['folder']).glob('*') if run.name.isdecimal()}
-        lacking = [seed for seed in matrix['seeds'] if seed not in runs]
-        if lacking and not method['refused']:
-            not_started[name] = lacking
-        for seed, run in sorted(runs.items()):
-            result = read_result(run / 'result.json', of_run=True)
-            if result is None:
-                failed.append(Trouble(name, seed, _why(run), run / 'output.log'))
-                continue
-            reason = _no_last_score(result, metric)
-            if reason is not None:
-                failed.append(Trouble(name, seed, reason, run / 'output.log'))
-                continue
-            results.append(result)
-            if result['epochs'] in result.get('nothing_found', []):
-                empty.append(Trouble(name, seed, 'found nothing in its last epoch', run / 'output.log'))
-    teacher, no_teacher = _teacher(folder, metric)
-    values = tabulate(results, metric)
-    summary = summarize(values, list(matrix['methods']), teacher)
-    digits = describe(metric).digits(largest_of(summary, teacher))
-    no_gap = _no_gap(gap_of(values, teacher), teacher, matrix['no_teacher'] or no_teacher, digits)
-    return Found(matrix, metric, values, summary, compare_methods(values, summary), teacher, refused, failed,
-                 not_started, empty, no_gap)
 
 
 def write_report(folder: Path, metric: str | None = None) -> Found:
@@ -146,13 +47,14 @@ def write_report(folder: Path, metric: str | None = None) -> Found:
 def as_shown(folder: Path) -> str:
     """The written report for a terminal: the table, and which files there are."""
     pictures = ', '.join(path.name for path in sorted(folder.glob('*.png'))) or 'no plots'
-    return f'\n{(folder / "table.md").read_text()}\n{folder}: table.md, table.csv, table.json, {pictures}'
+    return (f'\n{(folder / "table.md").read_text()}\n{folder}: table.md, table.csv, table.json, {pictures}, and '
+            'report.html with all of it')
 
 
 def markdown(found: Found) -> str:
     """The table, what it stands on, and below it what gave no number."""
     digits = found.digits
-    parts = [table(found, digits)] if found.methods else ['No run is finished.']
+    parts = [table(found, digits), for_markdown(verdict(found))] if found.methods else ['No run is finished.']
     if found.no_gap is None:
         parts.append(f'The gap of teacher ({found.teacher:.{digits}f}) and student alone is '
                      f'{gap_of(found.values, found.teacher):.{digits}f}{found.written.points}, taken as known in its '
@@ -172,20 +74,23 @@ def markdown(found: Found) -> str:
         if troubles:
             parts.append(f'{title}:\n\n' + '\n'.join(f'- {for_markdown(trouble)}' for trouble in troubles))
     if found.not_started:
-        parts.append(f'Not started: {_not_started(found)}.')
+        parts.append(f'Not started: {not_started(found)}.')
     return '\n\n'.join(parts) + '\n'
 
 
 def table(found: Found, digits: int) -> str:
     """Each method's mean, its difference to the student alone, and its share of the gap."""
-    difference = f'Δ{found.written.points} vs none' + (' [95 % CI]' if found.intervals else '')
-    head = ['method', for_markdown(f'{found.written.title} mean ± sd'), difference, 'gap closed', 's/step', 'seeds']
+    head = ['method', for_markdown(f'{found.written.title} mean ± sd'),
+            f'Δ{found.written.points} vs none' + (' [95 % CI]' if found.intervals else ''), 'p (Holm)', 'gap closed',
+            's/step', 'seeds']
     titles = marked_titles_of(found.methods)
-    rows = [[titles[method], _mean(row, digits), _difference(row, method, digits), _share(row),
-             _seconds(row['seconds']), _seeds(row)] for method, row in found.summary.iterrows()]
+    rows = [[titles[method], mean_text(row, digits), difference_text(row, method, digits), p_text(row['p_holm']),
+             share_text(row), seconds_text(row['seconds']), seeds_text(row)]
+            for method, row in found.summary.iterrows()]
     if found.teacher is not None:
-        rows.append(['teacher', f'{found.teacher:.{digits}f}', '', '', '', ''])
-    return markdown_table([head, *rows])
+        rows.append(['teacher', f'{found.teacher:.{digits}f}', *[''] * (len(head) - 2)])
+    table = [head, *rows]
+    return markdown_table(table if found.intervals else [[*row[:3], *row[4:]] for row in table])
 
 
 def pairs_table(found: Found, digits: int) -> str:
@@ -200,7 +105,7 @@ def pairs_table(found: Found, digits: int) -> str:
     return markdown_table([['method', *(f'{i}.' for i in range(2, len(methods) + 1))], *rows])
 
 
-def _not_started(found: Found) -> str:
+def not_started(found: Found) -> str:
     """One line of many methods: those that lack the same seeds are named together."""
     titles = marked_titles_of(list(found.matrix['methods']))
     lacking: dict[str, list[str]] = {}
@@ -208,12 +113,6 @@ def _not_started(found: Found) -> str:
         lacking.setdefault(', '.join(map(str, seeds)), []).append(titles[method])
     return '; '.join(f'{", ".join(methods)} with seed{"s" * ("," in seeds)} {seeds}'
                      for seeds, methods in lacking.items())
-
-
-def titles_of(methods: Sequence[str]) -> dict[str, str]:
-    """How each method is called: a config by its file's name where that is enough."""
-    short = {method: Path(method.rpartition('::')[2]).stem if method.endswith('.py') else method for method in methods}
-    return {method: title if list(short.values()).count(title) == 1 else method for method, title in short.items()}
 
 
 def marked_titles_of(methods: Sequence[str]) -> dict[str, str]:
@@ -234,61 +133,11 @@ def as_json(found: Found) -> dict[str, Any]:
         empty=[_trouble(trouble) for trouble in found.empty])
 
 
-def _teacher(folder: Path, metric: str) -> tuple[float | None, str | None]:
-    result = read_result(folder / 'teacher/result.json')
-    if result is None:
-        return None, f'the teacher has no result: {_why(folder / "teacher")} (log: {folder / "teacher/output.log"})'
-    if metric not in result['metrics']:
-        return None, f'of the teacher {_lacks(metric, result["metrics"])}'
-    reason = why_none(metric, result['metrics'][metric])
-    return (result['metrics'][metric], None) if reason is None else (None, f"the teacher's {reason}")
-
-
-def _no_gap(gap: float | None, teacher: float | None, no_teacher: str | None, digits: int) -> str | None:
-    if teacher is None:
-        return no_teacher
-    if gap is None:
-        return 'no run of the student alone is finished'
-    if gap <= 0:
-        return (f'the teacher ({teacher:.{digits}f}) is no better than the student alone '
-                f'({teacher - gap:.{digits}f}), there is no gap to close')
-    return None
-
-
-def _no_last_score(result: Mapping[str, Any], metric: str) -> str | None:
-    """Why a finished run gives no number; ``None`` if it gives one."""
-    if result['epochs'] in scores(result, metric):
-        return None
-    last = {key: values[str(result['epochs'])] for key, values in result['metrics'].items()
-            if str(result['epochs']) in values}
-    if metric in last:
-        return f'its last {why_none(metric, last[metric])}'
-    if result['epochs'] in result.get('nothing_found', []):
-        return f'it found nothing in its last epoch, which leaves no `{metric}`'
-    return _lacks(metric, last)
-
-
-def _lacks(metric: str, known: Iterable[str]) -> str:
-    return f'no `{metric}` was measured; `--metric` may be one of {", ".join(known) or "none"}'
-
-
-def _why(folder: Path) -> str:
-    path, result = folder / FAILED, folder / 'result.json'
-    if result.exists():
-        return f'{result} is empty, cut off or not what compare.py writes; it is trained again when asked for'
-    return path.read_text(errors='replace').strip() if path.exists() else 'not finished'
-
-
-def largest_of(summary: pd.DataFrame, teacher: float | None) -> float:
-    """The greatest absolute value of a table."""
-    return max([*summary['mean'].abs(), abs(teacher or 0.0)])
-
-
-def _mean(row: pd.Series, digits: int) -> str:
+def mean_text(row: pd.Series, digits: int) -> str:
     return f'{row["mean"]:.{digits}f}' + ('' if math.isnan(row['sd']) else f' ± {row["sd"]:.{digits}f}')
 
 
-def _difference(row: pd.Series, method: str, digits: int) -> str:
+def difference_text(row: pd.Series, method: str, digits: int) -> str:
     if method == ALONE or math.isnan(row['difference']):
         return ''
     interval = '' if math.isnan(row['low']) else f' [{row["low"]:+.{digits}f}, {row["high"]:+.{digits}f}]'
@@ -301,18 +150,22 @@ def _pair(row: pd.Series, digits: int, alike: bool) -> str:
     return f'{row["difference"]:+.{digits}f} ± {row["high"] - row["difference"]:.{digits}f}{count}{sign}'
 
 
-def _share(row: pd.Series) -> str:
+def p_text(p: float) -> str:
+    return '' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
+def share_text(row: pd.Series) -> str:
     if math.isnan(row['share']):
         return ''
     interval = '' if math.isnan(row['share_low']) else f' [{row["share_low"]:.0%}, {row["share_high"]:.0%}]'
     return f'{row["share"]:.0%}{interval}'.replace('%', ' %')
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
     return '' if math.isnan(seconds) else f'{seconds:.3g}'
 
 
-def _seeds(row: pd.Series) -> str:
+def seeds_text(row: pd.Series) -> str:
     pairs = row['pairs']
     return f'{row["seeds"]:.0f}' + ('' if math.isnan(pairs) or pairs == row['seeds'] else f' ({pairs:.0f} paired)')
 

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from ckd_mmdet.lab.compare.methods import ALONE
 from scipy import stats
 
 LEVEL = 0.95
 """Of all confidence intervals."""
-COLUMNS = ['seeds', 'mean', 'sd', 'pairs', 'difference', 'low', 'high', 'share', 'share_low', 'share_high', 'seconds']
+COLUMNS = ['seeds', 'mean', 'sd', 'pairs', 'difference', 'low', 'high', 'p', 'p_holm', 'share', 'share_low',
+           'share_high', 'seconds']
 
 
 MEAN_PRECISION = re.compile(r'coco/(bbox|segm)_mAP(_50|_75)?')
@@ -73,8 +75,9 @@ def summarize(values: pd.DataFrame, methods: Sequence[str], teacher: float | Non
 
     Returns:
         Indexed by method, columns :data:`COLUMNS`: ``sd`` is NaN of one seed, ``pairs`` counts the seeds shared with
-        the student alone, ``low`` and ``high`` are NaN of one pair, the shares without a positive gap; ``seconds`` is
-        the median over the seeds, of a step.
+        the student alone, ``low``, ``high`` and ``p`` are NaN of one pair, the shares without a positive gap; ``p`` as
+        of :func:`p_value`, ``p_holm`` the same adjusted for all methods by :func:`holm`; ``seconds`` is the median over
+        the seeds, of a step.
     """
     last = values[values['last']]
     table = last.pivot(index='seed', columns='method', values='value')
@@ -88,11 +91,13 @@ def summarize(values: pd.DataFrame, methods: Sequence[str], teacher: float | Non
                    seconds=last.loc[last['method'] == method, 'seconds'].median())
         if method != ALONE and ALONE in table:
             difference, low, high, pairs = paired(own - table[ALONE])
-            row |= dict(pairs=pairs, difference=difference, low=low, high=high)
+            row |= dict(pairs=pairs, difference=difference, low=low, high=high, p=p_value(own - table[ALONE]))
             if gap is not None and gap > 0:
                 row |= dict(share=difference / gap, share_low=low / gap, share_high=high / gap)
         rows[method] = row
-    return pd.DataFrame(list(rows.values()), index=list(rows), columns=COLUMNS)
+    summary = pd.DataFrame(list(rows.values()), index=list(rows), columns=COLUMNS)
+    summary['p_holm'] = holm(summary['p'].astype(float))
+    return summary
 
 
 def compare_methods(values: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
@@ -126,6 +131,26 @@ def paired(differences: pd.Series) -> tuple[float, float, float, int]:
         return mean, math.nan, math.nan, count
     half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * known.std(ddof=1) / math.sqrt(count))
     return mean, mean - half, mean + half, count
+
+
+def p_value(differences: pd.Series) -> float:
+    """Two-sided p of Student's paired t-test that the differences' mean is 0; NaN of fewer than two."""
+    known = differences.dropna()
+    if len(known) < 2:
+        return math.nan
+    mean, error = float(known.mean()), float(known.std(ddof=1)) / math.sqrt(len(known))
+    if error == 0:
+        return float(mean == 0)
+    return float(2 * stats.t.sf(abs(mean) / error, len(known) - 1))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    r"""p-values adjusted for their number, by Holm's step-down method (1979): NaN stays NaN, and is not counted.
+
+    In ascending order, :math:`\tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})`.
+    """
+    ranked = p.dropna().sort_values(kind='stable')
+    return (ranked * np.arange(len(ranked), 0, -1)).clip(upper=1).cummax().reindex(p.index)
 
 
 def gap_of(values: pd.DataFrame, teacher: float | None) -> float | None:

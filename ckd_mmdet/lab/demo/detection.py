@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ckd_mmdet.config import read_config
-from ckd_mmdet.lab.compare.report import Found
+from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.datasets.digit_scenes import make_digit_scenes
 from ckd_mmdet.lab.demo.detect import detect, load_detector
 from ckd_mmdet.lab.demo.main import Demo, run_demo

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.config import read_config
+from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.main import make_places, run_matrix, train_runs
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import Settings
-from ckd_mmdet.lab.compare.report import Found
 from ckd_mmdet.lab.compare.runs import FAILED, Run
 from ckd_mmdet.lab.compare.schedule import is_validated, keep_records
 from ckd_mmdet.lab.jobs.files import digest, write_whole

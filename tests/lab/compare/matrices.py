@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from ckd_mmdet.lab.compare import main, runs
+from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix
-from ckd_mmdet.lab.compare.report import Found, write_report
+from ckd_mmdet.lab.compare.report import write_report
 from mmengine.config import Config
 
 # It trains an epoch in no time, as its plan says: method, seed and epoch decide the score. `fails`, `waits` and `blind`

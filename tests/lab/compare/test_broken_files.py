@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
+from ckd_mmdet.lab.compare.found import read_matrix
 from ckd_mmdet.lab.compare.metric import check_metric
 from ckd_mmdet.lab.compare.plan import FILE, Settings, keep_matrix, make_matrix
-from ckd_mmdet.lab.compare.report import read_matrix, write_report
+from ckd_mmdet.lab.compare.report import write_report
 from ckd_mmdet.lab.compare.runs import make_runs
 from mmengine.config import Config
 

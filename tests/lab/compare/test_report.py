@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ckd_mmdet.lab.compare.found import Found, read_matrix, titles_of
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import keep_matrix
-from ckd_mmdet.lab.compare.report import Found, read_matrix, titles_of, write_report
+from ckd_mmdet.lab.compare.report import write_report
 from PIL import Image
 
 from tests.lab.compare.matrices import a_matrix
@@ -49,10 +50,10 @@ def table_of(text: str) -> list[list[str]]:
 def test_the_table_has_means_paired_differences_and_shares_with_their_intervals(tmp_path: Path) -> None:
     report(tmp_path)
     assert cells(tmp_path) == [
-        ['method', 'mAP mean ± sd', 'Δ vs none [95 % CI]', 'gap closed', 's/step', 'seeds'],
-        ['none', '0.420 ± 0.026', '', '', '0.2', '3'],
-        ['kd', '0.440 ± 0.017', '+0.020 [-0.030, +0.070]', '20 % [-30 %, 70 %]', '0.2', '3'],
-        ['teacher', '0.520', '', '', '', '']]
+        ['method', 'mAP mean ± sd', 'Δ vs none [95 % CI]', 'p (Holm)', 'gap closed', 's/step', 'seeds'],
+        ['none', '0.420 ± 0.026', '', '', '', '0.2', '3'],
+        ['kd', '0.440 ± 0.017', '+0.020 [-0.030, +0.070]', '0.225', '20 % [-30 %, 70 %]', '0.2', '3'],
+        ['teacher', '0.520', '', '', '', '', '']]
     text = (tmp_path / 'table.md').read_text()
     assert 'The gap of teacher (0.520) and student alone is 0.100' in text and 'paired differences' in text
     assert 'ailed' not in text and 'efused' not in text
@@ -84,7 +85,7 @@ def test_one_seed_shows_no_interval_and_says_so(tmp_path: Path) -> None:
     (None, 'the teacher has no result: not finished')])
 def test_without_a_gap_no_share_is_shown_and_the_reason_is(teacher: float | None, text: str, tmp_path: Path) -> None:
     report(tmp_path, teacher=teacher)
-    assert cells(tmp_path)[2][2:4] == ['+0.020 [-0.030, +0.070]', '']
+    assert cells(tmp_path)[2][2:5] == ['+0.020 [-0.030, +0.070]', '0.225', '']
     assert f'No share of the gap is shown: {text}' in (tmp_path / 'table.md').read_text()
 
 
@@ -109,13 +110,13 @@ def test_refused_methods_and_failed_runs_are_listed_below_with_reason_and_log(tm
 
 def test_a_method_with_fewer_seeds_says_how_many_are_paired(tmp_path: Path) -> None:
     report(tmp_path, {'none': [0.4, 0.4], 'kd': [0.5, 0.5, 0.6]})
-    assert cells(tmp_path)[2][5] == '3 (2 paired)'
+    assert cells(tmp_path)[2][6] == '3 (2 paired)'
 
 
 def test_percent_metrics_keep_two_digits_and_differ_in_points(tmp_path: Path) -> None:
     report(tmp_path, {'none': [70.0, 71.0], 'kd': [72.0, 73.5]}, 80.0, metric='accuracy/top1')
     assert cells(tmp_path)[0][1:3] == ['top-1 (%) mean ± sd', 'Δ points vs none [95 % CI]']
-    assert cells(tmp_path)[2][1:4] == ['72.75 ± 1.06', '+2.25 [-0.93, +5.43]', '24 % [-10 %, 57 %]']
+    assert cells(tmp_path)[2][1:5] == ['72.75 ± 1.06', '+2.25 [-0.93, +5.43]', '0.070', '24 % [-10 %, 57 %]']
     assert 'student alone is 9.50 points, taken as known' in (tmp_path / 'table.md').read_text()
 
 

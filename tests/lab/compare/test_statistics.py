@@ -9,12 +9,15 @@ from ckd_mmdet.lab.compare.statistics import (
     compare_methods,
     curves,
     gap_of,
+    holm,
+    p_value,
     paired,
     scores,
     summarize,
     tabulate,
     why_none,
 )
+from scipy import stats
 
 T_OF_2, T_OF_1, T_OF_4 = 4.302652729911275, 12.706204736432095, 2.7764451051977987  # 97.5 % points, any table has them
 
@@ -50,6 +53,24 @@ def test_one_difference_gives_no_interval_and_none_gives_nothing() -> None:
     mean, low, high, count = paired(pd.Series([0.02, math.nan]))
     assert (mean, count) == (0.02, 1) and math.isnan(low) and math.isnan(high)
     assert math.isnan(paired(pd.Series([math.nan]))[0])
+
+
+def test_p_is_where_the_interval_of_that_level_just_touches_0() -> None:
+    values = pd.Series([0.02, 0.05, 0.01, 0.0, -0.03])
+    assert p_value(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    shifted = values - values.mean() + T_OF_4 * values.std(ddof=1) / math.sqrt(5)  # its 95 % interval begins at 0
+    assert p_value(shifted) == pytest.approx(0.05)
+
+
+def test_p_of_equal_differences_and_of_too_few() -> None:
+    assert p_value(pd.Series([0.5, 0.5])) == 0 and p_value(pd.Series([0.0, 0.0])) == 1
+    assert math.isnan(p_value(pd.Series([0.5, math.nan])))
+
+
+def test_holm_multiplies_the_smallest_by_their_number_and_never_decreases() -> None:
+    adjusted = holm(pd.Series(dict(a=0.04, b=0.01, c=math.nan, d=0.03, e=0.9)))
+    assert adjusted.drop('c').to_dict() == pytest.approx(dict(b=0.04, d=0.09, a=0.09, e=0.9))
+    assert math.isnan(adjusted['c'])
 
 
 def test_a_method_s_row_has_mean_deviation_paired_difference_and_share_of_the_gap() -> None:

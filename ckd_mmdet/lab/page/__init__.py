@@ -1,0 +1,1 @@
+"""``report.html``: one file without network, of a matrix or of one training."""
