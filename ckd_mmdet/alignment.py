@@ -84,6 +84,8 @@ class Alignment:
         self._check_labels(student)
         if self.needing('boxes'):
             self.aligner.check_boxes(student, teacher)
+        if self.needing('distributions', 'valuable'):
+            self.aligner.check_distributions(student, teacher)
         if isinstance(self.selector, All):
             too_many = self.aligner.too_many_rows(student)
             if too_many:

@@ -33,6 +33,10 @@ class BoxRows(ABC):
             Corners x1, y1, x2, y2 in pixels of the batch, shape ``(m, 4)``, float32; not cut off at the image's edge.
         """
 
+    def distributions(self, index: Tensor) -> Tensor:
+        """Logits of where each edge is, shape ``(m, 4, bins)``; of heads that have some."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class RoIBoxes(BoxRows):

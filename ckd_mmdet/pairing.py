@@ -113,15 +113,28 @@ class RowPairing(Pairing):
             self._check_no_labels(answer)
         else:
             labels = self.classes.labels(labels, self.scorings[0].num_classes)
-        rows = self._select(answer, labels).nonzero().squeeze(1)  # the one wait for the device
+        valuable = None
+        if self.alignment.needing('valuable'):
+            assert answer.valuable is not None  # as the aligner's `check_distributions` says
+            valuable = answer.valuable()
+        rows = self._select(answer, labels, valuable).nonzero().squeeze(1)  # the one wait for the device
         labels, image_ids, views = (None if part is None else part[rows]
                                     for part in (labels, answer.image_ids, answer.views))
         if answer.layers is None:
             self._check_no_features(len(rows))
         student, teacher = (self._side(answer, which, rows) for which in range(2))
         aligned = AlignedSamples(student, teacher, len(self.classes), labels, image_ids, kind_of(self.scorings), views,
-                                 filtered=True)
+                                 filtered=True, valuable=None if valuable is None else valuable[rows])
+        if self.alignment.needing('distributions'):
+            aligned = self._distributed(aligned, answer, rows)
         return self._boxed(aligned, answer, rows) if self.alignment.needing('boxes') else aligned
+
+    def _distributed(self, aligned: AlignedSamples, answer: Answer, rows: Tensor) -> AlignedSamples:
+        """The chosen rows with the distributions of both sides' edges."""
+        assert answer.boxes is not None  # as the aligner's `check_distributions` says
+        ours, theirs = (boxes.distributions(rows) for boxes in answer.boxes)
+        return replace(aligned, student=replace(aligned.student, distributions=ours),
+                       teacher=replace(aligned.teacher, distributions=theirs.detach()))
 
     def _boxed(self, aligned: AlignedSamples, answer: Answer, rows: Tensor) -> AlignedSamples:
         """The chosen rows with the boxes of both sides, and where losses ask for it the true ones.
@@ -155,12 +168,13 @@ class RowPairing(Pairing):
             return labels
         return torch.tensor(classes).to(labels.device, non_blocking=True)[labels]
 
-    def _select(self, answer: Answer, labels: Tensor | None) -> Tensor:
+    def _select(self, answer: Answer, labels: Tensor | None, valuable: Tensor | None) -> Tensor:
         """The chosen rows, shape ``(n,)``, bool; ``labels`` are of the shared classes."""
         selector = self.alignment.selector
         confidence = answer.teacher.confidence(self.classes.teacher) if 'confidence' in selector.requires else None
         return selector(Candidates(self.allowed(answer, labels), len(self.classes), confidence,
-                                   None if labels is None else hard(labels), answer.image_ids, answer.level_ids))
+                                   None if labels is None else hard(labels), answer.image_ids, answer.level_ids,
+                                   valuable))
 
     @staticmethod
     def allowed(answer: Answer, labels: Tensor | None) -> Tensor:

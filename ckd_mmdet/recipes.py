@@ -36,6 +36,8 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'bckd': dict(  # weights in proportion as released
         loss_quality=dict(type='KDLoss', kind='quality', normalize='positives', loss_weight=1.0),
         loss_boxes=dict(type='BoxLoss', weight_by='gap', normalize='positives', loss_weight=4.0)),
+    'ld': dict(loss_ld=dict(type='LDLoss', region='positives', weight_by='confidence'),
+               loss_valuable=dict(type='LDLoss', region='valuable')),
     'quality': dict(loss_quality=dict(type='KDLoss', kind='quality', normalize='positives')),
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
@@ -54,6 +56,7 @@ SAYS = {  # each in a few words, for `--help`
     'features': "PCKD's features alone",
     'boxes': "the boxes, both sides' decoded, by GIoU",
     'bckd': "BCKD, class probabilities and boxes where the two sides' probabilities differ",
+    'ld': 'LD, the distributions of where the edges of a box are, of two heads such as GFL',
     'quality': "BCKD's class term, cross-entropy with the teacher's probabilities where the two differ",
     'l2': 'squared differences of the feature maps',
     'pkd': 'PKD, correlations of the feature maps',
@@ -68,8 +71,8 @@ SUREST = dict(type='ForegroundPlus', k=1024)
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, boxes, bckd, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight 0.1
-# on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, boxes, bckd, ld, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight
+# 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -94,6 +97,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         # weights as released for BCKD (arXiv 2308.14286), whose rows are all anchors; the number of rows is ours
         'boxes': Recipe(SUREST, 4.0, dict(loss_boxes=dict(weight_by='gap', normalize='positives'))),
         'bckd': Recipe(SUREST, 1.0),
+        'ld': Recipe(dict(type='NearObjects'), 'balance:0.25'),  # of each term
         'quality': Recipe(SUREST, 1.0),
     },
     'NeckAligner': {
@@ -120,8 +124,13 @@ SUITS: dict[str, dict[str, int]] = {
     'features': dict(softmax=1, images=1),
     'boxes': dict(softmax=1, sigmoid=1, mixed=1),
     'bckd': dict(sigmoid=1, mixed=1),
+    'ld': dict(sigmoid=1),
     'quality': dict(sigmoid=1, mixed=1),
 }
+
+
+BY_HEAD = frozenset({'quality', 'boxes', 'bckd', 'ld'})
+"""Those of them that not every head of a kind has what they need: labels of its rows, or boxes that we can decode."""
 
 
 def of_maps(method: str) -> bool:
@@ -130,7 +139,7 @@ def of_maps(method: str) -> bool:
 
 
 def methods_for(aligner: str, kind: str, num_classes: int) -> list[str]:
-    """Methods that work on the rows of an aligner, in the order of :data:`METHODS`.
+    """Methods that work on the rows of an aligner whatever the heads are, in the order of :data:`METHODS`.
 
     Args:
         aligner: Name of its class.
@@ -138,7 +147,7 @@ def methods_for(aligner: str, kind: str, num_classes: int) -> list[str]:
         num_classes: Number of classes that they share.
     """
     return [method for method in RECIPES.get(aligner, {})
-            if method in SUITS and num_classes >= SUITS[method].get(kind, num_classes + 1)]
+            if method in SUITS and method not in BY_HEAD and num_classes >= SUITS[method].get(kind, num_classes + 1)]
 
 
 def as_commands(methods: Sequence[str], most: int = 3) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -28,16 +28,19 @@ class Side:
 
     boxes: Tensor | None = None
     """Corners x1, y1, x2, y2 in pixels of the batch, decoded by this model, shape ``(n, 4)``."""
+    distributions: Tensor | None = None
+    """Logits of where each edge of the box is, over the bins of a head such as GFL, shape ``(n, 4, bins)``."""
 
     def select(self, index: Tensor) -> Side:
         """The rows at ``index``, shape ``(m,)``."""
-        parts = {name: getattr(self, name) for name in ('logits', 'features', 'log_odds', 'boxes')}
+        parts = {name: getattr(self, name) for name in
+                 ('logits', 'features', 'log_odds', 'boxes', 'distributions')}
         return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
 
     def tensors(self) -> list[Tensor]:
         """Everything that is there."""
-        return [part for part in (self.logits, self.features, self.centers, self.biases, self.boxes)
-                if part is not None]
+        parts = self.logits, self.features, self.centers, self.biases, self.boxes, self.distributions
+        return [part for part in parts if part is not None]
 
     def probabilities(self, num_classes: int, scoring: str) -> Tensor:
         """Of the foreground classes, shape ``(n, num_classes)``, at least float32.
@@ -84,13 +87,16 @@ class AlignedSamples:
     """Which rows have a box on both sides, shape ``(n,)``, bool; ``None``: all, where any has."""
     truths: Tensor | None = None
     """The true box of each row with an object, shape ``(n, 4)``, as :attr:`Side.boxes`; of others any."""
+    valuable: Tensor | None = None
+    """Which rows are near an object, shape ``(n,)``, bool, see :func:`ckd_mmdet.functional.valuable_region`."""
 
     def __len__(self) -> int:
         return len(self.student.logits)
 
     def select(self, index: Tensor) -> AlignedSamples:
         """The rows at ``index``, shape ``(m,)``, int64."""
-        parts = {name: getattr(self, name) for name in ('labels', 'image_ids', 'views', 'boxed', 'truths')}
+        parts = {name: getattr(self, name) for name in
+                 ('labels', 'image_ids', 'views', 'boxed', 'truths', 'valuable')}
         return replace(self, student=self.student.select(index), teacher=self.teacher.select(index), joined=None,
                        **{name: part[index] for name, part in parts.items() if part is not None})
 
@@ -186,6 +192,8 @@ class Answer:
     regions: Tensor | None = None
     """What each row is of, shape ``(n, 4)``, where that tells its true box: a RoI, or the object itself. ``None``: the
     teacher's box tells."""
+    valuable: Callable[[], Tensor] | None = None
+    """As :attr:`AlignedSamples.valuable`, of all rows; called where it is asked for."""
     faults: Mapping[str, Tensor] = field(default_factory=dict)
     """What must not be, by the error's text: a scalar on the device that is true where it is, see
     :func:`ckd_mmdet.ranks.stopping_together`."""
@@ -207,6 +215,8 @@ class Candidates:
     """One class a row, shape ``(n,)``, int64; ``num_classes`` is background."""
     image_ids: Tensor | None = None
     level_ids: Tensor | None = None
+    valuable: Tensor | None = None
+    """As :attr:`AlignedSamples.valuable`; ``None`` where the selector does not ask for it."""
 
     def __len__(self) -> int:
         return len(self.allowed)

@@ -21,7 +21,7 @@ class Selector(ABC):
     """
 
     requires: ClassVar[frozenset[str]] = frozenset()
-    """What it looks at, of ``{'confidence', 'labels', 'image_ids', 'level_ids'}``."""
+    """What it looks at, of ``{'confidence', 'labels', 'image_ids', 'level_ids', 'valuable'}``."""
 
     @abstractmethod
     def __call__(self, candidates: Candidates) -> Tensor:
@@ -94,6 +94,20 @@ class ForegroundPlus(_Limited):
     def __call__(self, candidates: Candidates) -> Tensor:
         background = candidates.allowed & ~candidates.foreground
         return Foreground()(candidates) | greatest(_confidence(candidates), background, self.k)
+
+
+@TASK_UTILS.register_module()
+class NearObjects(Selector):
+    """The rows that hold an object, and those in LD's valuable region about one.
+
+    Of dense heads with distributions, see :func:`ckd_mmdet.functional.valuable_region`.
+    """
+
+    requires = frozenset({'labels', 'valuable'})
+
+    def __call__(self, candidates: Candidates) -> Tensor:
+        assert candidates.valuable is not None  # as `requires` says
+        return candidates.allowed & (candidates.foreground | candidates.valuable)
 
 
 @TASK_UTILS.register_module()

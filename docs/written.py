@@ -84,7 +84,9 @@ def write_pages(folder: Path) -> None:
         '# Recipes of `--method`', 'From `ckd_mmdet/recipes.py`. `--selector` and `--loss-weight` override them.',
         recipe_table(), '## Which heads a method suits',
         'The fewest classes that both models must share. `softmax`: both heads have background; `mixed`: one softmax, '
-        'one sigmoid; `images`: two classifiers.', suits_table()]))
+        'one sigmoid; `images`: two classifiers. `quality`, `boxes` and `bckd` also need a student whose rows have '
+        'labels, `boxes` and `bckd` heads whose boxes we decode ([supported.md](../supported.md) has both), and `ld` '
+        'heads with distributions of where the edges of a box are: GFL and its like.', suits_table()]))
     modules = public_modules()
     pages = {**{title: [name for name in modules if name.split('.')[1] in parts] for title, parts in GROUPS.items()}}
     grouped = {name for names in pages.values() for name in names}

@@ -337,6 +337,12 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
      "`method='pckd'` has no recipe for the rows of a DenseAligner (a dense head scores by a convolution that the "
      'anchors of all places share: it has no category centres, and no feature of a row); take `--method ckd` or '
      '`--method kd`'),
+    (pair(method='ld'), "the student's RetinaHead regresses plain numbers; take `--method boxes`, or `--method kd`"),
+    (pair('gfl', 'atss', method='ld'), "the teacher's ATSSHead regresses plain numbers; take `--method boxes`, or"),
+    (pair('tood', 'tood', method='boxes'), "does not know how the student's TOODHead writes its boxes"),
+    (pair('paa', 'paa', method='boxes'), '`alignments.dense` needs labels for ForegroundPlus, BoxLoss, and the loss'),
+    (pair('faster_rcnn', 'faster_rcnn', method='ld'), "`method='ld'` has no recipe for the rows of a RoIAligner (a RoI "
+                                                      'head regresses plain numbers, which BoxLoss compares); take'),
     (pair('yolof', 'yolof', method='l2+reviewkd'), 'needs at least two levels'),
     (pair(loss_weight=-1.0), '`CKDLoss` needs a finite `loss_weight` of at least 0, got -1.0.'),
     (lambda: distill_config(plain('retinanet'), None), "`method='ckd'` needs a `teacher`; to train the student alone"),

@@ -10,6 +10,7 @@ from ckd_mmdet.selectors import (
     Chain,
     Foreground,
     ForegroundPlus,
+    NearObjects,
     PerImageCap,
     PerLevelCap,
     Random,
@@ -29,7 +30,8 @@ def candidates(n: int, images: int = 4, levels: int = 3) -> Candidates:
     draw = torch.Generator().manual_seed(n)
     labels = torch.randint(-2, NUM_CLASSES + 1, (n,), generator=draw)
     image_ids, level_ids = (torch.randint(0, many, (n,), generator=draw) for many in (images, levels))
-    return Candidates(labels >= 0, NUM_CLASSES, torch.rand(n, generator=draw), labels, image_ids, level_ids)
+    return Candidates(labels >= 0, NUM_CLASSES, torch.rand(n, generator=draw), labels, image_ids, level_ids,
+                      torch.rand(n, generator=draw) < 0.3)
 
 
 def allowed(n: int, **parts: Tensor) -> Candidates:
@@ -116,7 +118,15 @@ def test_a_chain_chooses_among_what_is_left() -> None:
     assert Chain([Foreground(), PerImageCap(3)]).requires == {'labels', 'image_ids', 'confidence'}
 
 
-SELECTORS = [All(), Foreground(), *(kind(2) for kind in LIMITED)]
+def test_near_objects_takes_what_holds_an_object_and_what_is_near_one() -> None:
+    rows = candidates(50)
+    objects = chosen(Foreground(), rows)
+    near = [i for i in range(50) if rows.allowed[i] and rows.valuable[i]]
+    assert set(near) - set(objects)
+    assert chosen(NearObjects(), rows) == sorted({*objects, *near})
+
+
+SELECTORS = [All(), Foreground(), NearObjects(), *(kind(2) for kind in LIMITED)]
 
 
 @pytest.mark.parametrize('selector', SELECTORS, ids=lambda one: type(one).__name__)

@@ -24,7 +24,7 @@ class Aligner(ABC):
 
     provides: ClassVar[frozenset[str]]
     """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids', 'features',
-    'centers', 'boxes', 'truths'}``, or ``{'maps', 'boxes'}``."""
+    'centers', 'boxes', 'truths', 'distributions', 'valuable'}``, or ``{'maps', 'boxes'}``."""
     lacks: ClassVar[Mapping[str, str]] = {}
     """Why it cannot give some of them."""
 
@@ -51,6 +51,13 @@ class Aligner(ABC):
 
     def check_boxes(self, student: nn.Module, teacher: nn.Module) -> None:  # noqa: B027  most provide none
         """Refuse heads whose boxes it cannot decode; asked before training, where a loss needs boxes of rows.
+
+        Raises:
+            ValueError: If one of the two has such a head.
+        """
+
+    def check_distributions(self, student: nn.Module, teacher: nn.Module) -> None:  # noqa: B027  most provide none
+        """Refuse heads that do not predict where a box's edges are as distributions over as many bins.
 
         Raises:
             ValueError: If one of the two has such a head.

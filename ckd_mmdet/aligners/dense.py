@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from ckd_mmdet.classes import Scoring, SharedClasses
@@ -26,12 +27,14 @@ from mmdet.models.dense_heads import (
     YOLOXHead,
 )
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.model import BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .base import Aligner, true_boxes
-from .dense_boxes import DenseBoxes, decoder_of
+from .dense_boxes import DenseBoxes, bins_of, decoder_of
+from .query import in_classes_of_teacher
 
 COCO_SIZE = (800, 1333)
 """Height and width of an image as mmdet's COCO configs resize it."""
@@ -74,7 +77,8 @@ class DenseAligner(Aligner):
         head: The head's name in both models, ``'rpn_head'`` for example.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths', 'distributions',
+                          'valuable'})
     lacks = {'features': 'a dense head scores by a convolution that the anchors of all places share: it has no '
                          'category centres, and no feature of a row'}
 
@@ -114,6 +118,19 @@ class DenseAligner(Aligner):
                                  'boxes (docs/supported.md has the heads that it knows); take losses that need no '
                                  'boxes, with `--method kd` for example.')
 
+    def check_distributions(self, student: nn.Module, teacher: nn.Module) -> None:
+        bins = []
+        for model, side in ((student, 'student'), (teacher, 'teacher')):
+            head = self._head(model, side)
+            bins.append(bins_of(head))
+            if bins[-1] is None:
+                raise ValueError('`DenseAligner` finds distributions of where the edges of a box are in heads such as '
+                                 f"GFL's, and the {side}'s {type(head).__name__} regresses plain numbers; take "
+                                 '`--method boxes`, or `--method kd` where it is refused.')
+        if bins[0] != bins[1]:
+            raise ValueError("`DenseAligner` compares distributions of as many bins, and the student's head has "
+                             f"{bins[0]}, the teacher's {bins[1]}; take `--method boxes`, or the same `reg_max`.")
+
     def rows_in_words(self, student: nn.Module) -> str:
         rows = _number_of_rows(self._head(student, 'student'))
         return f'{rows:,} anchors in an image of {COCO_SIZE[0]}x{COCO_SIZE[1]}' if rows else 'every anchor'
@@ -152,7 +169,8 @@ class DenseAligner(Aligner):
         boxes = DenseBoxes.of(tape.head, recorded, student_rows), DenseBoxes.of(head, output, teacher_rows)
         return Answer(student_rows, teacher_rows, labels, student_rows.image_ids(), student_rows.level_ids(), why_not,
                       boxes=None if boxes[0] is None or boxes[1] is None else (boxes[0], boxes[1]),
-                      truths=true_boxes(data_samples), faults=faults)
+                      truths=true_boxes(data_samples), faults=faults,
+                      valuable=None if boxes[0] is None else partial(_valuable, boxes[0], data_samples, classes))
 
     def _head(self, model: nn.Module, side: str) -> nn.Module:
         head = dict(model.named_modules()).get(self.head)
@@ -163,6 +181,12 @@ class DenseAligner(Aligner):
             raise ValueError(f'`DenseAligner` needs a {side} with a dense head `{self.head}`, and the '
                              f'{type(model).__name__} {fact}; {way_out}.')
         return head
+
+
+def _valuable(boxes: DenseBoxes, data_samples: Sequence[BaseDataElement], classes: SharedClasses | None) -> Tensor:
+    """Rows near an object that the teacher has a class for."""
+    _, known = in_classes_of_teacher(data_samples, classes)
+    return boxes.valuable([get_box_tensor(sample.gt_instances.bboxes) for sample in known])
 
 
 @contextmanager

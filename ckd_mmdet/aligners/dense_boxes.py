@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from ckd_mmdet.boxes import BoxRows, as_tensor
+from ckd_mmdet.functional import valuable_region
 from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.models.dense_heads import (
     AutoAssignHead,
@@ -74,6 +75,11 @@ def decoder_of(head: nn.Module) -> Decoder | None:
     return next((decoder for kind, decoder in DECODERS if isinstance(head, kind)), None)
 
 
+def bins_of(head: nn.Module) -> int | None:
+    """Number of bins of an edge's distribution; ``None`` where the head regresses plain numbers."""
+    return int(head.reg_max) + 1 if decoder_of(head) is of_distributions else None
+
+
 @dataclass(frozen=True)
 class DenseBoxes(BoxRows):
     """What a dense head says of its anchors or points; only chosen rows are decoded."""
@@ -106,14 +112,32 @@ class DenseBoxes(BoxRows):
         with torch.autocast(numbers.device.type, enabled=False):
             return self.decoder(self.head, *self._places(index), numbers)
 
+    def distributions(self, index: Tensor) -> Tensor:
+        return self.maps.as_given(index).unflatten(1, (4, -1))
+
+    def valuable(self, objects: Sequence[Tensor]) -> Tensor:
+        """Rows near one of the objects, shape ``(n,)``, bool: see :func:`ckd_mmdet.functional.valuable_region`.
+
+        Args:
+            objects: Their boxes in each image, ``(k, 4)``.
+        """
+        levels = self._levels(self.maps.maps[0].device)
+        lengths = [len(level) for level in levels]
+        of_image = [valuable_region(levels, boxes.float()).split(lengths) for boxes in objects]
+        return torch.cat([part for level in zip(*of_image, strict=True) for part in level])
+
+    def _levels(self, device: torch.device) -> list[Tensor]:
+        """Anchors or points of each level of an image, ``(p, 4)`` or ``(p, 2)``."""
+        sizes = [(level.shape[3], level.shape[4]) for level in self.maps.maps]
+        levels: list[Tensor] = self.head.prior_generator.grid_priors(sizes, dtype=torch.float32, device=device)
+        return levels
+
     def _places(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Anchor or point of each row, ``(m, 4)`` or ``(m, 2)``, and the stride of its level, ``(m, 1)``."""
-        generator = self.head.prior_generator
-        sizes = [(level.shape[3], level.shape[4]) for level in self.maps.maps]
-        levels = generator.grid_priors(sizes, dtype=torch.float32, device=index.device)
+        levels = self._levels(index.device)
         priors = levels[0].new_zeros(len(index), levels[0].shape[1])
         strides, start = priors.new_zeros(len(index), 1), 0
-        for level, length, stride in zip(levels, self.maps.lengths, generator.strides, strict=True):
+        for level, length, stride in zip(levels, self.maps.lengths, self.head.prior_generator.strides, strict=True):
             here = ((index >= start) & (index < start + length))[:, None]
             # images lie one after the other, and have the same anchors
             priors = torch.where(here, level[(index - start) % len(level)], priors)

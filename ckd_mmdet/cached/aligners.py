@@ -21,7 +21,8 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-NOT_KEPT = {'boxes': "a cache keeps the teacher's scores and not where its boxes are"}
+NOT_KEPT = dict.fromkeys(('boxes', 'distributions', 'valuable'),
+                         "a cache keeps the teacher's scores and not where its boxes are")
 """What live teachers provide beside."""
 
 
@@ -151,7 +152,7 @@ class CachedRoIAligner(RoIAligner):
     """
 
     provides = RoIAligner.provides - NOT_KEPT.keys()
-    lacks = NOT_KEPT
+    lacks = {**RoIAligner.lacks, **NOT_KEPT}
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         assert isinstance(teacher, CacheModel)

@@ -8,11 +8,12 @@ from .dist import DISTLoss
 from .dkd import DKDLoss
 from .fgd import FGDLoss
 from .kd import KDLoss
+from .localization import LDLoss
 from .maps import CWDLoss, L2Loss, MapLoss, PKDLoss
 from .mgd import MGDLoss
 from .preview import Preview
 from .review import ReviewKDLoss
 
 __all__ = ['BoxLoss', 'CKDLoss', 'CWDLoss', 'CategoryContrastLoss', 'CenterAlignmentLoss', 'DISTLoss', 'DKDLoss',
-           'DistillLoss', 'FGDLoss', 'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'MGDLoss', 'MapLoss', 'PKDLoss',
-           'Preview', 'ReviewKDLoss', 'RowLoss']
+           'DistillLoss', 'FGDLoss', 'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'LDLoss', 'MGDLoss', 'MapLoss',
+           'PKDLoss', 'Preview', 'ReviewKDLoss', 'RowLoss']

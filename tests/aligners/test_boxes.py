@@ -12,7 +12,7 @@ from ckd_mmdet.aligners.objects import decoded
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.boxes import Truths
 from ckd_mmdet.classes import Scoring, SharedClasses
-from ckd_mmdet.functional import overlap
+from ckd_mmdet.functional import overlap, valuable_region
 from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.samples import AlignedSamples, Answer, is_foreground
@@ -156,6 +156,49 @@ def test_a_dense_head_whose_boxes_are_written_otherwise_is_refused(name: str) ->
     for side, pair in (('student', models), ('teacher', models[::-1])):
         with pytest.raises(ValueError, match=f"does not know how the {side}'s {type(models[0].bbox_head).__name__}"):
             aligner.check_boxes(*pair)
+
+
+def test_distributions_of_edges_are_those_of_the_rows_and_their_mean_is_the_box() -> None:
+    aligner, student, heard = scene('gfl')
+    teacher = copied(student)
+    aligner.check_distributions(student, teacher)
+    answer = answered(aligner, teacher, heard)
+    losses = dict(loss_ld=dict(type='LDLoss', region='valuable'), loss_boxes=dict(type='BoxLoss'))
+    made = RowPairing(build_alignment('rows', dict(
+        aligner=dict(type='DenseAligner'), losses=losses, selector=dict(type='NearObjects'))), (Scoring(3, False),) * 2,
+        SharedClasses.all(3))
+    aligned = made.choose(answer)
+    assert torch.equal(aligned.student.distributions, aligned.teacher.distributions)
+    assert aligned.student.distributions.requires_grad and not aligned.teacher.distributions.requires_grad
+    rows, bins = torch.arange(len(answer.student)), torch.arange(17.0)
+    distances = (answer.boxes[0].distributions(rows).softmax(2) * bins).sum(2)
+    boxes = answer.boxes[0].take(rows, None)
+    ratio = (boxes[:, 2:] - boxes[:, :2]) / (distances[:, 2:] + distances[:, :2])
+    strides = torch.tensor(student.bbox_head.prior_generator.strides)[answer.level_ids]
+    torch.testing.assert_close(ratio, strides.float())
+    # the region, anchor by anchor
+    near = answer.valuable()
+    objects = is_foreground(answer.labels, 3)
+    chosen = (objects | near) & (answer.labels >= 0)
+    assert torch.equal(aligned.labels, answer.labels[chosen]) and torch.equal(aligned.valuable, near[chosen])
+    assert (near & ~objects).any() and not (objects | near).all()
+    regressed = answer.boxes[0]
+    every = torch.cat([torch.cat([level] * 2) for level in regressed._levels(rows.device)])
+    for image, sample in enumerate(heard.data_samples):
+        here = answer.image_ids == image
+        levels = every[here].split([len(level) for level in regressed._levels(rows.device)])
+        assert torch.equal(near[here], valuable_region(levels, sample.gt_instances.bboxes))
+
+
+def test_plain_deltas_and_other_bins_are_refused_where_distributions_are_asked_for() -> None:
+    gfl, atss, fewer = (toy_model(config) for config in (toy_config('gfl'), toy_config('atss'), toy_config('gfl')))
+    fewer.bbox_head.reg_max = 8
+    aligner = TASK_UTILS.get('DenseAligner')()
+    for side, pair in (('student', (atss, gfl)), ('teacher', (gfl, atss))):
+        with pytest.raises(ValueError, match=f"the {side}'s ATSSHead regresses plain numbers; take `--method boxes`"):
+            aligner.check_distributions(*pair)
+    with pytest.raises(ValueError, match="the student's head has 17, the teacher's 9; take `--method boxes`"):
+        aligner.check_distributions(gfl, fewer)
 
 
 def test_each_side_has_the_box_of_the_class_as_it_numbers_them() -> None:

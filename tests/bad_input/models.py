@@ -155,6 +155,11 @@ BUILT = {  # what the user does, and what the message says: argument, wish, fact
     'loss needs what is not there': (lambda b: b.build(roi=losses(type='NeedsMaps')),
                                      r"`alignments.roi` pairs a NeedsMaps, which requires \['maps'\], with a "
                                      r'RoIAligner, which provides .* only; take another loss'),
+    'distributions of RoIs': (lambda b: b.build(roi=losses(type='LDLoss')),
+                              r"pairs a LDLoss, which requires \['distributions'\], with a RoIAligner, which "
+                              r'provides .* only \(a RoI head regresses plain numbers, which BoxLoss compares\); take'),
+    'boxes by an unknown weight': (lambda b: b.build(roi=losses(type='BoxLoss', weight_by='iou')),
+                                   r'`BoxLoss` needs `weight_by` to be one of \(None, .gap., .*, got .iou.'),
     'loss key without loss': (lambda b: b.build(roi=dict(losses=dict(ckd=dict(type='CKDLoss')))),
                               r"`alignments.roi.losses` needs names that contain `loss` .*got 'ckd', call it 'loss_"),
     'loss key with a dot': (lambda b: b.build(roi=dict(losses={'loss.ckd': dict(type='CKDLoss')})),

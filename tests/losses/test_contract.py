@@ -58,7 +58,8 @@ def rows(n: int, seed: int = 0) -> AlignedSamples:
         corners = 40 * torch.rand(n, 2, generator=draw)
         boxes = torch.cat([corners, corners + 10 + 40 * torch.rand(n, 2, generator=draw)], 1)
         return Side(*(part.requires_grad_() for part in (logits, torch.randn(n, width, generator=draw), *layer)),
-                    boxes=boxes.requires_grad_())
+                    boxes=boxes.requires_grad_(),
+                    distributions=torch.randn(n, 4, 5, generator=draw).requires_grad_())
 
     return AlignedSamples(side(student, *ROW_WIDTHS.student), side(teacher, *ROW_WIDTHS.teacher), NUM_CLASSES, labels,
                           torch.arange(n) * 2 // max(n, 1))
@@ -79,8 +80,9 @@ def made(kind: type[RowLoss], **settings: Any) -> RowLoss:
 
 def read_by(kind: type[RowLoss], samples: AlignedSamples) -> Tensor:
     """What the loss reads of the student's rows."""
-    if 'boxes' in kind.requires:
-        return samples.student.boxes
+    for name in ('boxes', 'distributions'):
+        if name in kind.requires:
+            return getattr(samples.student, name)
     return samples.student.features if 'features' in kind.requires else samples.student.logits
 
 
@@ -144,7 +146,7 @@ def test_it_gives_one_number_with_a_gradient(kind: type[RowLoss]) -> None:
     loss.backward()
     counted = samples.labels >= 0  # nobody has anything to say of a row to be ignored; every other row counts
     assert counted.any() and not counted.all()
-    assert torch.equal(read_by(kind, samples).grad.any(1), counted)
+    assert torch.equal(read_by(kind, samples).grad.flatten(1).any(1), counted)
 
 
 @every_row_loss
@@ -231,7 +233,8 @@ def test_a_weight_that_is_none_is_refused(kind: type[DistillLoss], weight: float
 @every_row_loss
 def test_it_says_what_it_requires(kind: type[RowLoss]) -> None:
     assert 'logits' in kind().requires
-    assert kind().requires <= {'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths'}
+    assert kind().requires <= {'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths',
+                                'distributions', 'valuable'}
 
 
 class Projected(RowLoss):
