@@ -21,7 +21,9 @@ esac
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key not in ('PYTHON', 'MAKEFLAGS', 'MAKELEVEL')}
+    # make puts what its own command line set, `make test STACK=official`, into the environment of what it starts
+    given = ('PYTHON', 'MAKEFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'STACK', 'WORKERS', 'VENV', 'REQUIREMENTS', 'PYTEST')
+    environment = {key: value for key, value in os.environ.items() if key not in given}
     return subprocess.run(['make', *arguments], cwd=folder, capture_output=True, text=True, env=environment)
 
 

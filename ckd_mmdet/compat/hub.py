@@ -38,6 +38,7 @@ def _without_our_scope(get_path: Callable[[str, str], tuple[str, str | None]]) -
         with pkg_resources_explained():
             return of_package(cfg_path) if '::' in cfg_path else get_path(cfg_path, filename)
 
+    get_path_and_scope.cache_clear = of_package.cache_clear  # type: ignore[attr-defined]
     return get_path_and_scope
 
 

@@ -142,9 +142,12 @@ def test_a_torch_that_is_too_old_for_the_onedl_line_is_refused_with_both_ways_ou
 
 def test_an_mmengine_that_needs_pkg_resources_says_where_they_are_from(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ckd_mmdet.config import read_config
+    from ckd_mmdet.config import of_package, read_config
     from mmengine import hub
     from mmengine.config import config
+
+    for kept in (of_package, config.Config._get_cfg_path):  # another test of this process may have read these
+        kept.cache_clear()
 
     def old_mmengine(package: str) -> None:
         raise ModuleNotFoundError("No module named 'pkg_resources'", name='pkg_resources')
