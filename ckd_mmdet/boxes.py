@@ -76,6 +76,18 @@ class TableBoxes(BoxRows):
 
 
 @dataclass(frozen=True)
+class SomeBoxes(BoxRows):
+    """Boxes of some rows of others."""
+
+    whole: BoxRows
+    index: Tensor
+    """Which, shape ``(n,)``, int64."""
+
+    def take(self, index: Tensor, classes: Tensor | None) -> Tensor:
+        return self.whole.take(self.index[index], classes)
+
+
+@dataclass(frozen=True)
 class Truths:
     """The batch's ``k`` objects, of which each row that holds one has its own."""
 

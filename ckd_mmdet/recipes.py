@@ -109,8 +109,9 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'fgd': Recipe(None, 1.0, one_stage=dict(loss_fgd=dict(alpha=1e-3, beta=5e-4, gamma=5e-4, lambda_=5e-6))),
         'mgd': Recipe(None, 1.0, one_stage=dict(loss_mgd=dict(alpha=2e-5, mask_ratio=0.65))),
     },
-    'QueryAligner': OBJECTS,
-    'ObjectAligner': OBJECTS,
+    # the weight of KD-DETR (arXiv 2211.08071), which has 5 times an L1 beside it
+    'QueryAligner': {**OBJECTS, 'boxes': Recipe(ALL, 2.0, dict(loss_boxes=dict(weight_by='confidence')))},
+    'ObjectAligner': {**OBJECTS, 'boxes': Recipe(ALL, 1.0, dict(loss_boxes=dict(weight_by='better')))},
 }
 
 # Fewest shared classes of a method between a pair of heads; a kind that is missing it cannot compare. Kinds are

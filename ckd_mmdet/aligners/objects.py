@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from ckd_mmdet.boxes import BoxRows, RoIBoxes, SomeBoxes, TableBoxes
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import MapRows, TableRows
@@ -26,7 +27,7 @@ from mmdet.structures.bbox import bbox2roi, bbox_overlaps
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from .base import Aligner
+from .base import Aligner, true_boxes
 from .decoding import BOXES_OF, decoded
 from .dense import (
     DenseAligner,
@@ -37,6 +38,7 @@ from .dense import (
     dense_scoring,
     loss_labels,
 )
+from .dense_boxes import DenseBoxes, decoder_of
 from .query import (
     Queries,
     QueryTape,
@@ -45,7 +47,7 @@ from .query import (
     listen_to_queries,
     query_scoring,
 )
-from .roi import classify, roi_rows
+from .roi import box_output, classify, decodes_deltas, roi_rows
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,18 @@ class ObjectAligner(Aligner):
     An object that one of the sides has no row for is left out.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'boxes', 'truths'})
+    lacks = {'distributions': 'its two sides may be heads of different kinds'}
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         return scorer_of(student, 'student').scoring('student'), scorer_of(teacher, 'teacher').scoring('teacher')
+
+    def check_boxes(self, student: nn.Module, teacher: nn.Module) -> None:
+        for model, side in ((student, 'student'), (teacher, 'teacher')):
+            if not scorer_of(model, side).gives_boxes():
+                raise ValueError(f"`ObjectAligner` does not know how the {side}'s {type(model).__name__} writes its "
+                                 'boxes (docs/supported.md has the heads that it knows); take losses that need no '
+                                 'boxes, with `--method kd` for example.')
 
     @contextmanager
     def listen(self, student: nn.Module) -> Iterator[ObjectTape]:
@@ -87,14 +97,22 @@ class ObjectAligner(Aligner):
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: ObjectTape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
-        ours, of_ours = tape.scorer.of_step(tape.recorded, data_samples)
+        ours, of_ours, our_boxes = tape.scorer.of_step(tape.recorded, data_samples)
         known, samples = in_classes_of_teacher(data_samples, classes)
         with torch.no_grad():  # around the teacher only: the student's rows keep their graph
-            theirs, of_theirs = scorer_of(teacher, 'teacher').of_feats(feats, samples)
+            theirs, of_theirs, their_boxes = scorer_of(teacher, 'teacher').of_feats(feats, samples)
         found = of_ours[known] & of_theirs
         objects = known[found]
         labels = torch.cat([sample.gt_instances.labels for sample in data_samples])[objects]
-        return Answer(ours.select(objects), theirs.select(found), labels, image_ids(data_samples)[objects])
+        boxes, truths = None, true_boxes(data_samples)
+        if our_boxes is not None and their_boxes is not None:
+            boxes = SomeBoxes(our_boxes, objects), SomeBoxes(their_boxes, found.nonzero().squeeze(1))
+        return Answer(ours.select(objects), theirs.select(found), labels, image_ids(data_samples)[objects],
+                      boxes=boxes, truths=truths, regions=truths.boxes[objects])
+
+
+Objects = tuple[TableRows, Tensor, BoxRows | None]
+"""``k`` rows; which of the objects have any, shape ``(k,)``, bool; and the rows' boxes, where these can be decoded."""
 
 
 class ObjectScorer(ABC):
@@ -116,11 +134,15 @@ class ObjectScorer(ABC):
         """Record a training step."""
 
     @abstractmethod
-    def of_step(self, recorded: Any, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
-        """``k`` rows in a step that was listened to, and ``(k,)`` bool, which of the objects have any."""
+    def gives_boxes(self) -> bool:
+        """Whether we know how it writes its boxes."""
 
     @abstractmethod
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_step(self, recorded: Any, data_samples: Sequence[BaseDataElement]) -> Objects:
+        """What it said in a step that was listened to."""
+
+    @abstractmethod
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> Objects:
         """The same for a model at rest, from the features of its neck."""
 
 
@@ -164,21 +186,32 @@ class RoIScorer(ObjectScorer):
                              f"{side}'s {type(head).__name__} {fact}.")
         return Scoring(head.num_classes, True)
 
+    def gives_boxes(self) -> bool:
+        return decodes_deltas(self._head()[0])
+
+    def _head(self) -> tuple[Any, int | None]:
+        """The head, the last of a cascade, and its stage."""
+        head = self.model.roi_head.bbox_head
+        if isinstance(head, nn.ModuleList):
+            return head[-1], len(head) - 1
+        return head, None
+
     def listen(self) -> AbstractContextManager[ModuleTap]:
         name = 'neck' if self.model.with_neck else 'backbone'
         return ModuleTap(getattr(self.model, name), name)
 
-    def of_step(self, recorded: ModuleTap, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_step(self, recorded: ModuleTap, data_samples: Sequence[BaseDataElement]) -> Objects:
         return self.of_feats(recorded.only().output, data_samples)
 
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> Objects:
         roi_head = self.model.roi_head
         rois = bbox2roi([sample.gt_instances.bboxes for sample in data_samples])
-        stage = len(roi_head.bbox_head) - 1 if isinstance(roi_head.bbox_head, nn.ModuleList) else None
-        head = roi_head.bbox_head if stage is None else roi_head.bbox_head[stage]
+        head, stage = self._head()
         with at_rest(roi_head), ModuleTap(head, 'roi_head.bbox_head') as recorded:
             logits = classify(roi_head, stage, feats, rois)
-        return roi_rows(recorded, logits, rois), torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        boxes = RoIBoxes.of(head, rois[:, 1:], box_output(recorded, logits)) if self.gives_boxes() else None
+        every = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        return roi_rows(recorded, logits, rois), every, boxes
 
 
 class QueryScorer(ObjectScorer):
@@ -187,18 +220,21 @@ class QueryScorer(ObjectScorer):
     def scoring(self, side: str) -> Scoring:
         return query_scoring(self.model, side, 'ObjectAligner')
 
+    def gives_boxes(self) -> bool:
+        return True
+
     def listen(self) -> AbstractContextManager[QueryTape]:
         return listen_to_queries(self.model)
 
-    def of_step(self, recorded: QueryTape, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_step(self, recorded: QueryTape, data_samples: Sequence[BaseDataElement]) -> Objects:
         return self._last_layer(Queries.recorded(recorded), data_samples)
 
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> Objects:
         return self._last_layer(Queries.asked(self.model, feats, data_samples), data_samples)
 
-    def _last_layer(self, queries: Queries, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
-        logits, found = queries.logits(-1, data_samples)
-        return TableRows(logits, queries.ranking), found
+    def _last_layer(self, queries: Queries, data_samples: Sequence[BaseDataElement]) -> Objects:
+        logits, boxes, found = queries.of_objects(-1, data_samples)
+        return TableRows(logits, queries.ranking), found, TableBoxes(boxes)
 
 
 class DenseScorer(ObjectScorer):
@@ -218,16 +254,20 @@ class DenseScorer(ObjectScorer):
                              f'{type(loss_cls).__name__} makes them from others; give another `loss_cls`.')
         return dense_scoring(head)
 
+    def gives_boxes(self) -> bool:
+        return decoder_of(self.model.bbox_head) is not None
+
     def listen(self) -> AbstractContextManager[DenseTape]:
         return DenseAligner().listen(self.model)
 
-    def of_step(self, recorded: DenseTape, data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_step(self, recorded: DenseTape, data_samples: Sequence[BaseDataElement]) -> Objects:
         output = recorded.scores.only().output
         rows = class_rows(recorded.head, output)
         index, found = best_rows(recorded.head, output, rows, loss_labels(recorded, rows)[0], data_samples)
-        return rows.table(index), found
+        boxes = DenseBoxes.of(recorded.head, output, rows)
+        return rows.table(index), found, None if boxes is None else SomeBoxes(boxes, index)
 
-    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> tuple[TableRows, Tensor]:
+    def of_feats(self, feats: Sequence[Tensor], data_samples: Sequence[BaseDataElement]) -> Objects:
         head = self.model.bbox_head
         with answering_as_in_training(head):
             with self.listen() as recorded:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from ckd_mmdet.boxes import TableBoxes
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import Ranking, TableRows
@@ -16,7 +17,7 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from .base import Aligner
+from .base import Aligner, true_boxes
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class QueryAligner(Aligner):
         ValueError: If ``layers`` is neither.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths'})
 
     def __init__(self, layers: str = 'last') -> None:
         if layers not in ('last', 'all'):
@@ -78,19 +79,24 @@ class QueryAligner(Aligner):
         layers = list(range(len(ours))) if self.layers == 'all' else [-1]
         images, labels = image_ids(data_samples), torch.cat([sample.gt_instances.labels for sample in data_samples])
         student_rows, teacher_rows, objects, levels = [], [], [], []
+        boxes: tuple[list[Tensor], list[Tensor]] = [], []
         for layer in layers:
-            our_logits, of_ours = ours.logits(layer, data_samples)
-            their_logits, of_theirs = theirs.logits(layer, samples)
+            our_logits, our_boxes, of_ours = ours.of_objects(layer, data_samples)
+            their_logits, their_boxes, of_theirs = theirs.of_objects(layer, samples)
             found = of_ours[known] & of_theirs
             both = known[found]
             student_rows.append(our_logits[both])
             teacher_rows.append(their_logits[found])
+            boxes[0].append(our_boxes[both])
+            boxes[1].append(their_boxes[found])
             objects.append(both)
             levels.append(torch.full_like(both, layer % len(ours)))
-        chosen = torch.cat(objects)
+        chosen, truths = torch.cat(objects), true_boxes(data_samples)
         return Answer(TableRows(torch.cat(student_rows), ours.ranking),
                       TableRows(torch.cat(teacher_rows), theirs.ranking),
-                      labels[chosen], images[chosen], torch.cat(levels))
+                      labels[chosen], images[chosen], torch.cat(levels),
+                      boxes=(TableBoxes(torch.cat(boxes[0])), TableBoxes(torch.cat(boxes[1]))), truths=truths,
+                      regions=truths.boxes[chosen])
 
 
 def query_scoring(model: nn.Module, side: str, aligner: str) -> Scoring:
@@ -177,13 +183,23 @@ class Queries:
         return Ranking(softmax=not self.head.loss_cls.use_sigmoid)
 
     def logits(self, layer: int, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor]:
-        """Scores of the query that a layer matches to each of the batch's ``k`` objects.
+        """As :meth:`of_objects`, without boxes."""
+        scores, _, found = self.of_objects(layer, data_samples)
+        return scores, found
+
+    def of_objects(self, layer: int, data_samples: Sequence[BaseDataElement]) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores and box of the query that a layer matches to each of the batch's ``k`` objects.
 
         Returns:
-            Shape ``(k, c)``, and ``(k,)`` bool, which of them are matched at all.
+            Shape ``(k, c)``; corners in pixels, ``(k, 4)``; and ``(k,)`` bool, which of them are matched at all.
         """
         queries = torch.cat([self._match(layer, image, sample) for image, sample in enumerate(data_samples)])
-        return self.scores[layer][image_ids(data_samples), queries.clamp(min=0)], queries >= 0
+        places = image_ids(data_samples), queries.clamp(min=0)
+        sizes = [_as_sized(sample, self.of_batch)['img_shape'][::-1] for sample in data_samples]
+        boxes = bbox_cxcywh_to_xyxy(self.boxes[layer][places].float()) * torch.cat(
+            [queries.new_tensor([*size, *size]).expand(len(sample.gt_instances), 4)
+             for size, sample in zip(sizes, data_samples, strict=True)])
+        return self.scores[layer][places], boxes, queries >= 0
 
     @torch.no_grad()
     def _match(self, layer: int, image: int, sample: BaseDataElement) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from ckd_mmdet.aligners import ObjectAligner, QueryAligner
 from ckd_mmdet.aligners.objects import ObjectTape, scorer_of
 from ckd_mmdet.aligners.query import Queries, QueryTape, image_ids, in_classes_of_teacher, query_scoring
-from ckd_mmdet.cached.aligners import CacheModel
+from ckd_mmdet.cached.aligners import NOT_KEPT, CacheModel
 from ckd_mmdet.cached.container import Record
 from ckd_mmdet.cached.parts import Part
 from ckd_mmdet.classes import Scoring, SharedClasses
@@ -62,7 +62,7 @@ class ObjectPart(Part):
                 ) -> list[tuple[Tensor, Tensor]]:
         """Logits of the objects and which of them are found, a pair a layer."""
         if isinstance(self.aligner, ObjectAligner):
-            rows, found = scorer_of(model, 'teacher').of_feats(feats, samples)
+            rows, found, _ = scorer_of(model, 'teacher').of_feats(feats, samples)
             return [(rows.scores, found)]
         queries = Queries.asked(model, feats, samples)
         layers = range(len(queries)) if self.aligner.layers == 'all' else [-1]
@@ -82,12 +82,15 @@ def plain_classes(classes: SharedClasses | None) -> list | None:
 class CachedObjectAligner(ObjectAligner):
     """As :class:`ckd_mmdet.aligners.ObjectAligner`; the teacher's scores of the objects are in a cache."""
 
+    provides = ObjectAligner.provides - NOT_KEPT.keys()
+    lacks = {**ObjectAligner.lacks, **NOT_KEPT}
+
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         return scorer_of(student, 'student').scoring('student'), scoring_of(self, teacher)
 
     def ask(self, teacher: nn.Module, feats: Sequence[Any], tape: ObjectTape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
-        ours, of_ours = tape.scorer.of_step(tape.recorded, data_samples)
+        ours, of_ours, _ = tape.scorer.of_step(tape.recorded, data_samples)
         logits, found = of_objects(self, teacher, feats, data_samples, classes)
         both = (of_ours & found[:, 0]).nonzero().squeeze(1)
         labels = torch.cat([sample.gt_instances.labels for sample in data_samples])[both]
@@ -97,6 +100,9 @@ class CachedObjectAligner(ObjectAligner):
 
 class CachedQueryAligner(QueryAligner):
     """As :class:`ckd_mmdet.aligners.QueryAligner`; the scores of the teacher's matched queries are in a cache."""
+
+    provides = QueryAligner.provides - NOT_KEPT.keys()
+    lacks = {**QueryAligner.lacks, **NOT_KEPT}
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         return query_scoring(student, 'student', 'QueryAligner'), scoring_of(self, teacher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -28,6 +29,8 @@ CASES: dict[str, tuple[str, str, dict]] = {name: ('RoIAligner', name, arguments)
 DENSE = ('retinanet', 'fcos', 'fcos_in_strides', 'gfl', 'atss', 'yolof', 'paa', 'reppoints')
 CASES |= {name: ('DenseAligner', name, {}) for name in DENSE}
 CASES['rpn'] = ('DenseAligner', 'faster_rcnn', dict(head='rpn_head'))
+CASES |= {'detr': ('QueryAligner', 'detr', {}), 'dab_detr': ('QueryAligner', 'dab_detr', dict(layers='all')),
+          **{f'objects of {name}': ('ObjectAligner', name, {}) for name in ('cascade_rcnn', 'retinanet', 'dab_detr')}}
 every_case = pytest.mark.parametrize('name', CASES)
 every_roi = pytest.mark.parametrize('name', ROI)
 every_dense = pytest.mark.parametrize('name', DENSE)
@@ -149,6 +152,30 @@ def test_the_true_box_of_an_anchor_is_the_one_that_the_teachers_box_is_at() -> N
         assert overlap(aligned.truths[i], aligned.teacher.boxes[i]) == greatest
 
 
+@pytest.mark.parametrize('name', ['detr', 'dab_detr', 'objects of cascade_rcnn', 'objects of retinanet'])
+def test_the_true_box_of_an_object_is_its_own(name: str) -> None:
+    _, aligned = rows_of(name, weight_by='better')
+    _, _, heard = scene(name)
+    truth = torch.cat([sample.gt_instances.bboxes for sample in heard.data_samples])
+    assert torch.equal(aligned.truths, truth.repeat(len(aligned) // len(truth), 1))
+
+
+def test_boxes_of_queries_are_those_that_the_head_predicts() -> None:
+    _, student, heard = scene('detr')
+    _, aligned = rows_of('detr')
+    scores, boxes = heard.tape.head.only().output
+    head = copy.deepcopy(student.bbox_head)
+    head.test_cfg = dict(max_per_img=scores.shape[2])
+    for image, sample in enumerate(heard.data_samples):
+        meta = dict(sample.metainfo, scale_factor=(1, 1))
+        predicted = head.predict_by_feat(scores[:, [image]], boxes[:, [image]], [meta], rescale=False)[0]
+        predicted = predicted.bboxes[predicted.scores.argsort(descending=True)]
+        size = meta['img_shape']
+        for box in aligned.student.boxes[aligned.image_ids == image]:
+            cut = torch.stack([side.clamp(0, size[1 - i % 2]) for i, side in enumerate(box)])
+            assert (predicted - cut).abs().amax(1).min() < 1e-3
+
+
 @pytest.mark.parametrize('name', ['tood', 'vfnet'])
 def test_a_dense_head_whose_boxes_are_written_otherwise_is_refused(name: str) -> None:
     models = toy_model(toy_config(name)), toy_model(toy_config('atss'))
@@ -156,6 +183,8 @@ def test_a_dense_head_whose_boxes_are_written_otherwise_is_refused(name: str) ->
     for side, pair in (('student', models), ('teacher', models[::-1])):
         with pytest.raises(ValueError, match=f"does not know how the {side}'s {type(models[0].bbox_head).__name__}"):
             aligner.check_boxes(*pair)
+        with pytest.raises(ValueError, match=f"does not know how the {side}'s {type(models[0]).__name__} writes its"):
+            TASK_UTILS.get('ObjectAligner')().check_boxes(*pair)
 
 
 def test_distributions_of_edges_are_those_of_the_rows_and_their_mean_is_the_box() -> None:

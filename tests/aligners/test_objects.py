@@ -11,7 +11,7 @@ import torch
 from ckd_mmdet.aligners import ObjectAligner
 from ckd_mmdet.aligners.decoding import decoded
 from ckd_mmdet.aligners.dense import class_rows
-from ckd_mmdet.aligners.objects import best_rows, scorer_of
+from ckd_mmdet.aligners.objects import Objects, best_rows, scorer_of
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distilled import Distilled
 from mmdet.models.dense_heads import CondInstBboxHead, RTMDetInsSepBNHead
@@ -273,9 +273,9 @@ def test_an_object_without_a_row_is_left_out_on_both_sides(aligner: ObjectAligne
     scorer = type(heard.tape.scorer)
     own = scorer.of_step
 
-    def losing_two(self: object, *args: object) -> tuple[Tensor, Tensor]:
-        rows, found = own(self, *args)
-        return rows, found & (torch.arange(len(found)) != 1) & (torch.arange(len(found)) != 6)
+    def losing_two(self: object, *args: object) -> Objects:
+        rows, found, boxes = own(self, *args)
+        return rows, found & (torch.arange(len(found)) != 1) & (torch.arange(len(found)) != 6), boxes
 
     whole = answered(aligner, teacher, heard)
     monkeypatch.setattr(scorer, 'of_step', losing_two)
@@ -286,6 +286,8 @@ def test_an_object_without_a_row_is_left_out_on_both_sides(aligner: ObjectAligne
     assert torch.equal(answer.image_ids, whole.image_ids[kept])
     for one, other in zip(logits(answer), logits(whole), strict=True):
         assert torch.equal(one, other[kept])
+    for one, other in zip(answer.boxes, whole.boxes, strict=True):
+        assert torch.equal(one.take(torch.arange(6), answer.labels), other.take(kept, answer.labels))
 
 
 @pytest.mark.parametrize('kind', ['faster_rcnn', 'retinanet', 'detr'])
