@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from ckd_mmdet.config import read_config
+from ckd_mmdet.lab.compare.detections import read_detections
 from ckd_mmdet.lab.demo.detection import DEMO, FULL, QUICK, Scenes, data_options, run_detection
 from ckd_mmdet.lab.demo.main import make_teacher
 from ckd_mmdet.lab.demo.picture import Detections, draw, iou, match, read_truth
@@ -102,6 +103,11 @@ def test_a_tiny_demo_runs_from_nothing_to_its_picture_and_then_finds_all_finishe
     assert found.teacher > 0.2  # the shipped one finds digits in four scenes that it has never seen
     with Image.open(picture) as drawn:
         assert drawn.size[0] == 4 * 442  # truth, teacher, two students
+    kept = {run.name: read_detections(run) for run in (demo.matrix / 'teacher', *demo.matrix.glob('runs/*/0'))}
+    assert np.mean(list(kept['teacher']['classes'].values())) == pytest.approx(found.teacher, abs=6e-4)  # of 3 digits
+    assert all(len(one['photographs']) == 4 for one in kept.values()) and not list(demo.matrix.rglob('*.bbox.json'))
+    page = (demo.matrix / 'report.html').read_text()
+    assert page.count('data:image/jpeg') == 4 and 'Where the students still err' in page
     said = capfd.readouterr().err
     assert ' left: ' in said and 'features, seed 0: finished' in said
     log = (demo.matrix / 'runs/features/0/output.log').read_text()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ckd_mmdet.lab.compare.detections import Detections, find_detections, keep_detections
 from ckd_mmdet.lab.compare.found import Found, read_matrix
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix, make_matrix
 from ckd_mmdet.lab.compare.progress import Pace
@@ -55,21 +56,24 @@ def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float
     settings = matrix.settings
     places = make_places(settings.jobs)
     folder = settings.out / 'teacher'
-    first = []
+    first, boxes = [], None
     if matrix.teacher is not None and not (folder / 'result.json').exists():
         command = [*TEST, str(matrix.teacher_file), matrix.checkpoint, '--work-dir', str(folder)]
+        boxes = find_detections(matrix.teacher, 'test')
+        if boxes is not None and boxes.options(folder):
+            command += ['--cfg-options', *boxes.options(folder)]
         first.append(Job(TEACHER, command, folder / 'output.log', make_threads(len(places))))
     said = [f'{method.name}: refused, {method.refused.splitlines()[0]}' for method in matrix.methods if method.refused]
 
     def show_so_far() -> None:
         write_page(settings.out, read_matrix(settings.out, settings.metric), running=True)
 
-    train_runs(runs, places, lock, interval, first, said, settings.keep, show_so_far)
+    train_runs(runs, places, lock, interval, first, said, settings.keep, show_so_far, boxes)
 
 
 def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: int | None, interval: float = 1.0,
                first: Sequence[Job] = (), said: Sequence[str] = (), keep: bool = False,
-               after: Callable[[], None] = lambda: None) -> None:
+               after: Callable[[], None] = lambda: None, boxes: Detections | None = None) -> None:
     """Train those that are not finished, under one bar.
 
     Args:
@@ -80,10 +84,12 @@ def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: i
         said: Lines before anything is said of the runs.
         keep: Whether a finished run keeps its checkpoints.
         after: Called before the first job and after each one.
+        boxes: Where the jobs of ``first`` find boxes.
     """
     todo = [run for run in runs if not run.is_finished()]
     with Progress(sum(run.epochs for run in todo) or 1) as bar:
-        work = _Work(bar, Pace(todo, len(places)), keep, _device(places), {run.title: run for run in todo}, after)
+        by_title = {run.title: run for run in todo}
+        work = _Work(bar, Pace(todo, len(places)), keep, _device(places), by_title, after, boxes)
         for line in said:
             bar.say(line)
         for run in runs:
@@ -108,6 +114,8 @@ class _Work:
     runs: Mapping[str, Run]
     """By the titles of their jobs; the teacher's test has none."""
     after: Callable[[], None]
+    boxes: Detections | None
+    """Where the teacher's test finds boxes."""
 
     def started(self, job: Job) -> None:
         (job.log.parent / FAILED).unlink(missing_ok=True)
@@ -128,6 +136,7 @@ class _Work:
                 reason = str(error)
         if reason is None:
             self.bar.say(f'{job.title}: finished')
+            self._keep_boxes(job.log.parent, self.boxes if run is None else run.detections)
         else:
             keep_failure(job.log.parent, reason)
             self.bar.say(f'{job.title}: FAILED, {reason} (log: {job.log})')
@@ -135,6 +144,14 @@ class _Work:
             self.after()
         except OSError as error:  # a full disk: the runs go on, and the report is written at the end
             self.bar.say(f'the page was not written: {error}')
+
+    def _keep_boxes(self, folder: Path, where: Detections | None) -> None:
+        """What the page shows of them; the run has its result without them."""
+        try:
+            if where is not None:
+                keep_detections(folder, where)
+        except (OSError, ValueError, KeyError) as error:
+            self.bar.say(f'{folder}: its boxes will not be in report.html: {error!r}')
 
     def show(self) -> None:
         doing = [f'{run.title} {self.pace.reached(run) / run.epochs:.0%}' for run in self.pace.running]

@@ -65,7 +65,7 @@ def main_metric(cfg: Config) -> str:
         ValueError: If none of its evaluators is known.
     """
     seen = []
-    for evaluator, kind in _kinds(cfg):
+    for evaluator, kind in evaluators_with_types(cfg):
         for base in getattr(kind, '__mro__', ()):
             if base.__name__ in MAIN:
                 prefix = evaluator.get('prefix') or kind.default_prefix
@@ -82,7 +82,7 @@ def check_metric(key: str, cfg: Config) -> None:
         ValueError: If all of its evaluators are known, and none logs it.
     """
     known: list[str] = []
-    for evaluator, kind in _kinds(cfg):
+    for evaluator, kind in evaluators_with_types(cfg):
         names = next((KEYS[base.__name__](evaluator) for base in getattr(kind, '__mro__', ()) if base.__name__ in KEYS),
                      None)
         if names is None:
@@ -94,17 +94,17 @@ def check_metric(key: str, cfg: Config) -> None:
                          f'{f" (did you mean {near[0]}?)" if near else ""}; it logs {", ".join(known)}.')
 
 
-def _kinds(cfg: Config) -> Iterator[tuple[Mapping[str, Any], Any]]:
+def evaluators_with_types(cfg: Config, key: str = 'val_evaluator') -> Iterator[tuple[Mapping[str, Any], Any]]:
     """The metrics' configs in ``val_evaluator`` with their classes."""
-    for evaluator in evaluators(cfg):
+    for evaluator in evaluators(cfg, key):
         with METRICS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
             yield evaluator, registry.get(evaluator['type']) if isinstance(evaluator['type'], str) else \
                 evaluator['type']
 
 
-def evaluators(cfg: Config) -> Iterator[Mapping[str, Any]]:
+def evaluators(cfg: Config, key: str = 'val_evaluator') -> Iterator[Mapping[str, Any]]:
     """The metrics' configs in ``val_evaluator``, which may be one, several, or an evaluator that holds them."""
-    given = cfg.get('val_evaluator') or []
+    given = cfg.get(key) or []
     if isinstance(given, Mapping):
         given = given.get('metrics') or [given]
     yield from [given] if isinstance(given, Mapping) else given

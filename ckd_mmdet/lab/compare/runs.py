@@ -16,6 +16,7 @@ from typing import Any
 import mmengine
 import torch
 from ckd_mmdet import __version__
+from ckd_mmdet.lab.compare.detections import Detections, find_detections
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import Matrix
 from ckd_mmdet.lab.compare.schedule import is_validated
@@ -44,6 +45,8 @@ class Run:
     is_validated: Callable[[int], bool]
     """Whether the training validates after an epoch."""
     digest: str | None
+    detections: Detections | None = None
+    """Where its validation finds boxes."""
 
     @property
     def title(self) -> str:
@@ -77,7 +80,8 @@ class Run:
         epoch = self.resumable_epoch()
         # what is there of a run that cannot go on is of no use
         command += ['--resume', str(self.folder / f'epoch_{epoch}.pth')] if epoch else ['--overwrite']
-        return [*command, '--cfg-options', f'randomness.seed={self.seed}']
+        kept = self.detections.options(self.folder) if self.detections else []
+        return [*command, '--cfg-options', *kept, f'randomness.seed={self.seed}']
 
     def finish(self, seconds: float, device: str, keep: bool) -> dict[str, Any]:
         """Write the result of a training that has ended, and remove the checkpoints, except ``student.pth``.
@@ -115,7 +119,8 @@ def make_runs(matrix: Matrix) -> list[Run]:
     def run(method: Method, config: Config, seed: int) -> Run:
         return Run(method.name, seed, matrix.method_file(method),
                    matrix.settings.out / 'runs' / method.folder / str(seed), config.train_cfg.max_epochs,
-                   partial(is_validated, config), method.digest)
+                   partial(is_validated, config), method.digest,
+                   find_detections(config))
 
     return [run(method, method.config, seed)
             for seed in matrix.seeds for method in matrix.methods if method.config is not None]

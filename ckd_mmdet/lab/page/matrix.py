@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ckd_mmdet.lab.compare.found import Found, titles_of
-from ckd_mmdet.lab.compare.methods import ALONE, is_config
+from ckd_mmdet.lab.compare.found import Found
+from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.report import (
     difference_text,
     mean_text,
@@ -24,16 +24,16 @@ from ckd_mmdet.lab.compare.runs import read_result
 from ckd_mmdet.lab.compare.statistics import curves, gap_of
 from ckd_mmdet.lab.compare.verdict import verdict
 from ckd_mmdet.lab.jobs.files import write_whole
+from ckd_mmdet.lab.page.boxes import classes_table, errors_table, photographs, photographs_note, read_kept
 from ckd_mmdet.lab.page.charts import Chart, difference_chart, line_chart
 from ckd_mmdet.lab.page.differences import common, read_differences
+from ckd_mmdet.lab.page.logs import agreement_charts, cost_table, parameters, read_logs, read_runs
+from ckd_mmdet.lab.page.names import groups, names_of, styles_of
 from ckd_mmdet.lab.page.render import NAME, render
 from ckd_mmdet.lab.page.tables import Row, Table, cell, number, without_empty_columns
 
 REFRESH = 20
 """Seconds, while the matrix is trained."""
-IN_A_CHART = 6
-"""Methods beside the student alone and the teacher: eight names in a legend."""
-STUDENT_ALONE = 'student alone'
 SIZES = {'_s': 'small', '_m': 'medium', '_l': 'large'}
 """COCO's areas: below 32², up to 96² and above, in pixels of the image's file."""
 
@@ -57,6 +57,8 @@ def content(folder: Path, found: Found, running: bool) -> dict[str, Any]:
     differing = {titles[method]: {key: value for key, value in own.items() if key not in same}
                  for method, own in settings.items()}
     student, teacher = (Path(found.matrix[key]['config'].rpartition('::')[2]).stem for key in ('student', 'teacher'))
+    logs, (kept, teacher_kept) = read_logs(folder, found), read_kept(folder, found)
+    shown, seed = photographs(found, kept, teacher_kept)
     return dict(
         title=f'{student}, taught by {teacher}', status=_status(found, running), refresh=REFRESH if running else None,
         verdict=verdict(found), results=results_table(found), notes=_notes(found), differences=_differences(found),
@@ -65,27 +67,10 @@ def content(folder: Path, found: Found, running: bool) -> dict[str, Any]:
                    'large.',
         pairs_note='Mean of the paired differences, the first less the second, over the seeds that both have. Each '
                    'interval is for one pair: of many, some leave 0 out by chance.',
+        classes=classes_table(kept, teacher_kept, titles), errors=errors_table(kept, teacher_kept, titles),
+        photographs=shown, photographs_note=photographs_note(seed), agreement=agreement_charts(logs, found),
+        cost=cost_table(folder, logs, found), parameters='' if running else parameters(folder, found),
         settings_common=same, troubles=_troubles(found), origin=_origin(folder, found), command=_command(found))
-
-
-def names_of(methods: list[str]) -> dict[str, str]:
-    """How the page calls each method."""
-    return {**titles_of(methods), ALONE: STUDENT_ALONE}
-
-
-def styles_of(found: Found) -> dict[str, int]:
-    """The number of each method's colour, the same in all charts: 0 for the student alone, else from 1."""
-    order = [method for group in groups(found) for method in group]
-    return {ALONE: 0, **{method: place % IN_A_CHART + 1 for place, method in enumerate(order)}}
-
-
-def groups(found: Found) -> list[list[str]]:
-    """The distilled methods in parts that fit a legend: first the plain names, then weights and whole configs."""
-    distilled = [method for method in found.methods if method != ALONE]
-    kinds = [[one for one in distilled if not _is_variant(one)], [one for one in distilled if _is_variant(one)]]
-    if len(distilled) <= IN_A_CHART:
-        kinds = [distilled]
-    return [kind[start:start + IN_A_CHART] for kind in kinds for start in range(0, len(kind), IN_A_CHART)]
 
 
 def results_table(found: Found) -> Table:
@@ -126,16 +111,6 @@ def sizes_table(folder: Path, found: Found) -> Table:
             number(_mean([teacher['metrics'].get(f'{found.metric}{size}')]), '.3f') for size in SIZES)], teacher=True))
     table = without_empty_columns(Table(['method', *(f'{name} objects' for name in SIZES.values())], rows))
     return table if len(table.head) > 1 else Table()
-
-
-def read_runs(folder: Path, found: Found) -> dict[str, list[dict[str, Any]]]:
-    """The results of the finished runs that the table counts, by method."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for method in found.methods:
-        seeds = found.values.loc[found.values['last'] & (found.values['method'] == method), 'seed']
-        paths = [folder / 'runs' / found.matrix['methods'][method]['folder'] / f'{seed}/result.json' for seed in seeds]
-        runs[method] = [result for path in paths if (result := read_result(path, of_run=True)) is not None]
-    return runs
 
 
 def _last(run: Mapping[str, Any], metric: str) -> float | None:
@@ -225,7 +200,3 @@ def _command(found: Found) -> str:
         words += ['--cfg-options', *(f'{key}={value if isinstance(value, str) else json.dumps(value)}'
                                      for key, value in plan['options'].items())]
     return shlex.join(words)
-
-
-def _is_variant(method: str) -> bool:
-    return ':' in method or is_config(method)
