@@ -26,9 +26,9 @@ ALLOWED = {  # beside the standard library and the part's own folder
     'registry': {'ckd_mmdet.compat', 'mmengine.registry'},
     'selectors': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.registry'},
     'losses': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.functional', 'ckd_mmdet.registry'},
-    'aligners': TENSORS | {'ckd_mmdet.samples', 'ckd_mmdet.rows', 'ckd_mmdet.boxes', 'ckd_mmdet.functional',
-                           'ckd_mmdet.classes', 'ckd_mmdet.taps', 'ckd_mmdet.registry', 'mmengine.config',
-                           'mmengine.model', 'mmengine.structures', 'mmdet'},
+    'aligners': TENSORS | {'ckd_mmdet.compat', 'ckd_mmdet.samples', 'ckd_mmdet.rows', 'ckd_mmdet.boxes',
+                           'ckd_mmdet.functional', 'ckd_mmdet.classes', 'ckd_mmdet.taps', 'ckd_mmdet.registry',
+                           'mmengine.config', 'mmengine.model', 'mmengine.structures', 'mmdet'},
     # the plugin: the only part that may import mmpretrain
     'classification': TENSORS | {'torchvision', 'ckd_mmdet.registry', 'ckd_mmdet.samples', 'ckd_mmdet.taps',
                                  'ckd_mmdet.rows', 'ckd_mmdet.classes', 'ckd_mmdet.aligners', 'mmengine', 'mmpretrain',
