@@ -17,7 +17,7 @@ from ckd_mmdet.explanation import explain, named
 from ckd_mmdet.fit import check_alignments, check_inputs
 from ckd_mmdet.method_options import Part, parse_method, read_selector, student_options
 from ckd_mmdet.options import merge_options
-from ckd_mmdet.recipes import METHODS, RECIPES, Recipe, as_commands, methods_for, of_maps
+from ckd_mmdet.recipes import METHODS, RECIPES, SUITS, Recipe, as_commands, methods_for, of_maps
 from ckd_mmdet.registry import MODELS, TASK_UTILS
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
 from mmengine.config import Config
@@ -116,13 +116,14 @@ def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str 
         maps = of_maps(part.name)
         for name, aligner in (dict(neck=dict(type='NeckAligner')) if maps else choice.aligners).items():
             recipe = _recipe(part.name, aligner['type'], choice)
+            aligner = {**aligner, **recipe.aligner}
             weight = next(given for given in (part.loss_weight, loss_weight, recipe.loss_weight) if given is not None)
             settings = {**recipe.settings, **(recipe.one_stage if one_stage else {})}
             losses = {key: {**loss, **settings.get(key, {})} for key, loss in METHODS[part.name].items()}
             losses = {key: {**loss, 'loss_weight': _times(weight, loss, part.name)} for key, loss in losses.items()}
             rows = {} if maps else dict(selector=_rows(recipe, choice) if selector is None else read_selector(selector))
             there = alignments.get(name)
-            if there is not None and there.get('selector') == rows.get('selector'):
+            if there is not None and (there['aligner'], there.get('selector')) == (aligner, rows.get('selector')):
                 there['losses'].update(losses)
             else:
                 key = name if there is None else f'{name}_{part.name}'
@@ -146,13 +147,17 @@ def _rows(recipe: Recipe, choice: Choice) -> dict | None:
 
 
 def _recipe(method: str, aligner: str, choice: Choice) -> Recipe:
-    if method in RECIPES[aligner]:
-        return RECIPES[aligner][method]
+    recipe = RECIPES[aligner].get(method)
+    kind = 'maps' if choice.scorings is None else pair_kind(choice.scorings)
+    # an aligner that is asked for more than its default may find another kind of scores
+    if recipe is not None and (not recipe.aligner or kind in SUITS[method]):
+        return recipe
     needed = frozenset().union(*(MODELS.get(loss['type']).requires for loss in METHODS[method].values()))
     why = ''.join(f' ({reason})' for what, reason in TASK_UTILS.get(aligner).lacks.items() if what in needed)
     assert choice.scorings is not None  # of maps every method has a recipe
-    fit = methods_for(aligner, pair_kind(choice.scorings), min(one.num_classes for one in choice.scorings))
-    raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner}{why}; take '
+    fit = methods_for(aligner, kind, min(one.num_classes for one in choice.scorings))
+    between = '' if recipe is None else f' between {kind} heads'
+    raise ValueError(f'`method={method!r}` has no recipe for the rows of a {aligner}{between}{why}; take '
                      f'{as_commands([*fit, "l2"])}.')
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from ckd_mmdet.aligners import DenseAligner
 from ckd_mmdet.alignment import Alignment, build_alignment
 from ckd_mmdet.cached.teacher import CachedTeacher, asking_cache, is_cached
 from ckd_mmdet.distillation import Distillation
+from ckd_mmdet.losses import KDLoss
 from ckd_mmdet.pairing import check_counts
 from ckd_mmdet.registry import MODELS, build
 from ckd_mmdet.teacher import FrozenTeacher
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.structures import BaseDataElement
@@ -57,6 +61,7 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     _check_views(model.data_preprocessor, parts)
     if teacher is None or not parts:
         return model
+    _warn_of_crossed_and_plain(parts)
     teachers = build_teachers(teacher, parts)
     for one in teachers.values():
         one.match_preprocessing(model.data_preprocessor)
@@ -193,6 +198,18 @@ def build_teachers(teacher: Mapping, alignments: Mapping[str, Alignment]) -> dic
 def _build_teacher(cfg: Mapping, where: str) -> FrozenTeacher:
     teacher: FrozenTeacher = build(CachedTeacher if is_cached(cfg) else FrozenTeacher, cfg, where)
     return teacher
+
+
+def _warn_of_crossed_and_plain(alignments: Mapping[str, Alignment]) -> None:
+    dense = {name: part.aligner for name, part in alignments.items() if isinstance(part.aligner, DenseAligner)}
+    for name, aligner in dense.items():
+        beside = [other for other, crossing in dense.items()
+                  if crossing.through is not None and crossing.head == aligner.head]
+        compares = any(isinstance(loss, KDLoss) for loss in alignments[name].losses.values())
+        if beside and compares and aligner.through is None:
+            print_log(f'`alignments.{name}` compares class scores of the head that `alignments.{beside[0]}` crosses; '
+                      'the paper of CrossKD (arXiv 2306.11369) finds both together worse than crossed heads alone.',
+                      logger='current', level=logging.WARNING)
 
 
 def _check_views(preprocessor: nn.Module, alignments: Mapping[str, Alignment]) -> None:

@@ -190,8 +190,9 @@ class RowPairing(Pairing):
 
     def _side(self, answer: Answer, which: int, rows: Tensor) -> Side:
         """What the student (0) or the teacher (1) says of the chosen rows, by shared classes."""
-        scores, scoring = (answer.student, answer.teacher)[which], self.scorings[which]
-        classes = (self.classes.student, self.classes.teacher)[which]
+        writer = 1 if answer.crossed else which  # of the scores: a crossed head's are the teacher's
+        scores, scoring = (answer.student, answer.teacher)[which], self.scorings[writer]
+        classes = (self.classes.student, self.classes.teacher)[writer]
         whole = scores.take(rows)
         logits = shared_columns(whole, scoring, classes, self.background)
         if answer.layers is None:

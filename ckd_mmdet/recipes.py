@@ -16,6 +16,8 @@ class Recipe:
     loss_weight: float | str
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Of a loss by its name, where they are others than in :data:`METHODS`."""
+    aligner: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the aligner, where they are others than its defaults."""
     without_labels: dict | None = None
     """The selector for a student whose rows have no labels, where ``selector`` needs some."""
     one_stage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -39,6 +41,8 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
     'ld': dict(loss_ld=dict(type='LDLoss', region='positives', weight_by='confidence'),
                loss_valuable=dict(type='LDLoss', region='valuable')),
     'quality': dict(loss_quality=dict(type='KDLoss', kind='quality', normalize='positives')),
+    'crosskd': dict(loss_quality=dict(type='KDLoss', kind='quality'),
+                    loss_boxes=dict(type='BoxLoss', weight_by='confidence')),
     'l2': dict(loss_l2=dict(type='L2Loss')),
     'pkd': dict(loss_pkd=dict(type='PKDLoss')),
     'reviewkd': dict(loss_reviewkd=dict(type='ReviewKDLoss')),
@@ -58,6 +62,7 @@ SAYS = {  # each in a few words, for `--help`
     'bckd': "BCKD, class probabilities and boxes where the two sides' probabilities differ",
     'ld': 'LD, the distributions of where the edges of a box are, of two heads such as GFL',
     'quality': "BCKD's class term, cross-entropy with the teacher's probabilities where the two differ",
+    'crosskd': "CrossKD, class probabilities and boxes that the teacher's head makes of the student's features",
     'l2': 'squared differences of the feature maps',
     'pkd': 'PKD, correlations of the feature maps',
     'reviewkd': 'ReviewKD, feature maps merged from the top down',
@@ -71,8 +76,8 @@ SUREST = dict(type='ForegroundPlus', k=1024)
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, boxes, bckd, ld, quality, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All` with weight
-# 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, boxes, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All`
+# with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -99,6 +104,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'bckd': Recipe(SUREST, 1.0),
         'ld': Recipe(dict(type='NearObjects'), 'balance:0.25'),  # of each term
         'quality': Recipe(SUREST, 1.0),
+        # the layer is that of CrossKD (arXiv 2306.11369), whose rows are all anchors; its weights are not known to us
+        'crosskd': Recipe(dict(type='TeacherTopK', k=1024), 'balance:0.5', aligner=dict(through=-1)),
     },
     'NeckAligner': {
         'l2': Recipe(None, 1.0),
@@ -127,6 +134,7 @@ SUITS: dict[str, dict[str, int]] = {
     'bckd': dict(sigmoid=1, mixed=1),
     'ld': dict(sigmoid=1),
     'quality': dict(sigmoid=1, mixed=1),
+    'crosskd': dict(sigmoid=1),
 }
 
 

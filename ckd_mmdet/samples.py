@@ -194,6 +194,8 @@ class Answer:
     teacher's box tells."""
     valuable: Callable[[], Tensor] | None = None
     """As :attr:`AlignedSamples.valuable`, of all rows; called where it is asked for."""
+    crossed: bool = False
+    """Whether the student's rows are of the teacher's classes too, as its head gave them for the student's features."""
     faults: Mapping[str, Tensor] = field(default_factory=dict)
     """What must not be, by the error's text: a scalar on the device that is true where it is, see
     :func:`ckd_mmdet.ranks.stopping_together`."""

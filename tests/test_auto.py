@@ -109,7 +109,8 @@ def test_rows_and_weight_may_be_given(given: Any, selector: Any) -> None:
     ('l2', dict(neck=dict(loss_l2=1.0))),
     ('ckd+pkd', dict(dense=dict(loss_ckd=1.0), neck=dict(loss_pkd=6.0))),
     ('l2:2+reviewkd:balance:0.5', dict(neck=dict(loss_l2=2.0, loss_reviewkd='balance:0.5'))),
-    ('kd:3+ckd', dict(dense=dict(loss_kd=3.0), dense_ckd=dict(loss_ckd=1.0)))])  # on other rows
+    ('kd:3+ckd', dict(dense=dict(loss_kd=3.0), dense_ckd=dict(loss_ckd=1.0))),  # on other rows
+    ('crosskd:2+kd', dict(dense=dict(loss_quality=2.0, loss_boxes=2.0), dense_kd=dict(loss_kd=1.0)))])
 def test_methods_may_be_joined_each_with_its_weight(method: str, expected: dict) -> None:
     cfg = attached(plain('retinanet'), plain('retinanet'), method=method)
     assert {name: {key: loss.loss_weight for key, loss in alignment.losses.items()}

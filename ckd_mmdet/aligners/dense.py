@@ -33,6 +33,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .base import Aligner, true_boxes
+from .crossed import Recorded, check_crossing, crossed, layer_of, recording
 from .dense_boxes import DenseBoxes, bins_of, decoder_of
 from .query import in_classes_of_teacher
 
@@ -59,6 +60,8 @@ class DenseTape:
     scores: ModuleTap
     targets: Sequence[ModuleTap]
     """Calls of the modules by which the head computes its classification loss."""
+    towers: Recorded
+    """Calls of the layer whose features the teacher's head is given; of none where heads are not crossed."""
 
 
 @TASK_UTILS.register_module()
@@ -73,8 +76,19 @@ class DenseAligner(Aligner):
     Labels are those of the student's own loss, where that takes the rows as they are; a head that reorders them, or
     takes some only (PAA, YOLOX), gives logits alone.
 
+    With ``through`` the heads are crossed (CrossKD, arXiv 2306.11369): the student's features behind that layer of its
+    head pass the other layers of the *teacher's* head, and what comes out stands in the place of the student's own
+    scores and boxes. Gradient reaches the student's layers up to there. That is for heads with layers ``cls_convs`` and
+    ``reg_convs``, of equal widths, and costs two more passes of the teacher's head: one forward, one backward.
+
     Args:
         head: The head's name in both models, ``'rpn_head'`` for example.
+        through: Number of layers of the student's before the teacher's head goes on, 0 for the maps of its neck;
+            negative ones count from the end: of four layers -1 is 3, the best for GFL in the paper. ``None``: heads are
+            not crossed.
+
+    Raises:
+        ValueError: If ``through`` is no whole number.
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths', 'distributions',
@@ -82,8 +96,11 @@ class DenseAligner(Aligner):
     lacks = {'features': 'a dense head scores by a convolution that the anchors of all places share: it has no '
                          'category centres, and no feature of a row'}
 
-    def __init__(self, head: str = 'bbox_head') -> None:
+    def __init__(self, head: str = 'bbox_head', through: int | None = None) -> None:
+        if through is not None and type(through) is not int:
+            raise ValueError(f'`DenseAligner` needs a whole number as `through`, or None, got {through!r}.')
         self.head = head
+        self.through = through
         # outlives a step: what the first steps taught of each loss spares the later ones the wait, see loss_labels()
         self._in_order: dict[str, int] = {}
 
@@ -102,7 +119,11 @@ class DenseAligner(Aligner):
             raise ValueError(f"`DenseAligner` needs a teacher whose {type(theirs).__name__} has the anchors of the "
                              f"student's {type(ours).__name__}; on level {level} they are (width, height) {of_ours}, "
                              f"the teacher's {of_theirs}; take an ObjectAligner, or a teacher with such anchors.")
-        return dense_scoring(ours), dense_scoring(theirs)
+        if self.through is None:
+            return dense_scoring(ours), dense_scoring(theirs)
+        check_crossing(ours, theirs, self.through)
+        # crossed scores are written by the teacher's head
+        return replace(dense_scoring(theirs), num_classes=dense_scoring(ours).num_classes), dense_scoring(theirs)
 
     def gives_labels(self, student: nn.Module) -> bool | None:
         head: BaseModule = self._head(student, 'student')
@@ -132,8 +153,12 @@ class DenseAligner(Aligner):
                              f"{bins[0]}, the teacher's {bins[1]}; take `--method boxes`, or the same `reg_max`.")
 
     def rows_in_words(self, student: nn.Module) -> str:
-        rows = _number_of_rows(self._head(student, 'student'))
-        return f'{rows:,} anchors in an image of {COCO_SIZE[0]}x{COCO_SIZE[1]}' if rows else 'every anchor'
+        head = self._head(student, 'student')
+        rows = _number_of_rows(head)
+        words = f'{rows:,} anchors in an image of {COCO_SIZE[0]}x{COCO_SIZE[1]}' if rows else 'every anchor'
+        if self.through is None:
+            return words
+        return f"{words}, the student's features behind layer {layer_of(head, self.through)} scored by the teacher"
 
     def too_many_rows(self, student: nn.Module) -> str:
         head = self._head(student, 'student')
@@ -149,8 +174,10 @@ class DenseAligner(Aligner):
         names = [name for name in ('loss_cls', 'initial_loss_cls') if isinstance(getattr(head, name, None), nn.Module)]
         with ExitStack() as taps:
             scores = taps.enter_context(ModuleTap(head, self.head))
+            layer = 0 if self.through is None else layer_of(head, self.through)
+            towers = taps.enter_context(recording(head, layer))
             yield DenseTape(head, scores, [taps.enter_context(ModuleTap(getattr(head, name), f'{self.head}.{name}'))
-                                           for name in names])
+                                           for name in names], towers)
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: DenseTape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
@@ -166,11 +193,22 @@ class DenseAligner(Aligner):
             raise RuntimeError(f"expected the teacher's {type(head).__name__} to give class maps of the student's "
                                f'(anchors, height, width), {sizes[0]}, saw {sizes[1]}; take an ObjectAligner')
         labels, why_not, faults = loss_labels(tape, student_rows, self._in_order)
-        boxes = DenseBoxes.of(tape.head, recorded, student_rows), DenseBoxes.of(head, output, teacher_rows)
+        answering, given = tape.head, recorded
+        if self.through is not None:
+            answering, given = head, self._crossed(head, feats, tape)
+            student_rows = class_rows(head, given)
+        boxes = DenseBoxes.of(answering, given, student_rows), DenseBoxes.of(head, output, teacher_rows)
         return Answer(student_rows, teacher_rows, labels, student_rows.image_ids(), student_rows.level_ids(), why_not,
                       boxes=None if boxes[0] is None or boxes[1] is None else (boxes[0], boxes[1]),
-                      truths=true_boxes(data_samples), faults=faults,
+                      truths=true_boxes(data_samples), crossed=self.through is not None, faults=faults,
                       valuable=None if boxes[0] is None else partial(_valuable, boxes[0], data_samples, classes))
+
+    def _crossed(self, head: nn.Module, feats: Sequence[Tensor], tape: DenseTape) -> Sequence:
+        """What the teacher's head gives for the student's features."""
+        assert self.through is not None
+        inputs = tape.scores.only().arg(0, 'x', 'feats')
+        with answering_as_in_training(head):
+            return crossed(head, feats, inputs, tape.towers, layer_of(tape.head, self.through))
 
     def _head(self, model: nn.Module, side: str) -> nn.Module:
         head = dict(model.named_modules()).get(self.head)

@@ -242,6 +242,10 @@ def asking_cache(name: str, cfg: Mapping) -> dict:
         raise ValueError(f'`alignments.{name}` ({methods}) pairs by {kind.__name__} what a cache does not keep; it '
                          f'keeps rows for {", ".join(sorted(each.__name__ for each in CACHED))}. Take `--method kd` or '
                          '`--method ckd`, or a live teacher.')
+    if kind is DenseAligner and aligner.get('through') is not None:
+        raise ValueError(f"`alignments.{name}.aligner` has `through`, as `--method crosskd`: the student's features "
+                         "pass the teacher's head, which a cache does not have. Take `--method kd` or `--method ckd`, "
+                         'or a live teacher.')
     for selector in _listed(cfg.get('selector')):
         if kind is DenseAligner and str(selector.get('type')).rpartition('.')[2] == 'Random':
             raise ValueError(f'`alignments.{name}.selector` is Random, each row as likely as any other, and a cache '

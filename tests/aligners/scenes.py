@@ -28,6 +28,7 @@ CASES = {
     'retinanet': ('DenseAligner', 'retinanet', {}),
     'fcos': ('DenseAligner', 'fcos', {}),
     'gfl': ('DenseAligner', 'gfl', {}),
+    'gfl, crossed': ('DenseAligner', 'gfl', dict(through=1)),
     'yolof': ('DenseAligner', 'yolof', {}),
     'detr': ('QueryAligner', 'detr', {}),
     'conditional_detr, all layers': ('QueryAligner', 'conditional_detr', dict(layers='all')),

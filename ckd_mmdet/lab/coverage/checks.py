@@ -23,6 +23,7 @@ from .probes import (
     Failed,
     chosen,
     confidence,
+    crossed_heads,
     distilled_step,
     gradient,
     identity,
@@ -72,6 +73,8 @@ class Row:
     labels: str = ''
     no_labels: str = ''
     """Why there are none."""
+    crossed: str = ''
+    """Whether the heads can be crossed."""
     reason: str = ''
     """Why a check failed."""
     seconds: float = 0.0
@@ -121,7 +124,8 @@ def first_line(error: BaseException) -> str:
 
 def _next_check(row: Row) -> str:
     checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity',
-                  confidence='confidence', silence='silence', gradient='gradient', step='a step with CKD')
+                  confidence='confidence', crossed='crossed heads', silence='silence', gradient='gradient',
+                  step='a step with CKD')
     return next((words for name, words in checks.items() if not getattr(row, name)), 'attaching')
 
 
@@ -139,6 +143,7 @@ def _check(row: Row) -> None:
     row.identity = identity(student, teacher, choice)
     confidence(student, teacher, choice)
     row.confidence = 'yes'
+    row.crossed = crossed_heads(student, teacher, choice)
 
     recorded, answers = listened(student, teacher, choice)
     row.labels = 'no' if any(answer.labels is None for answer in answers) else 'yes'

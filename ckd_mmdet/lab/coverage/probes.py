@@ -6,6 +6,7 @@ import copy
 import random
 import tempfile
 from contextlib import ExitStack, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import cast
@@ -140,6 +141,29 @@ def gradient(student: nn.Module, teacher: nn.Module, answers: list[Answer]) -> N
             raise Failed("the student's rows give its backbone no gradient")
     if any(part.grad is not None for part in teacher.parameters()):
         raise Failed('the teacher has gradient')
+
+
+def crossed_heads(student: nn.Module, teacher: nn.Module, choice: Choice) -> str:
+    """Cross the heads before their last layer: the same rows with a copy of the student, and gradient.
+
+    Returns:
+        ``'yes'``; ``'no'`` where the aligner refuses; ``'-'`` where it pairs no anchors.
+
+    Raises:
+        Failed: As :func:`identity` and :func:`gradient`.
+    """
+    if any(aligner['type'] != 'DenseAligner' for aligner in choice.aligners.values()):
+        return '-'
+    choice = replace(choice, aligners={name: {**aligner, 'through': -1} for name, aligner in choice.aligners.items()})
+    try:
+        for aligner in _aligners(choice):
+            aligner.scorings(student, teacher)
+    except ValueError:
+        return 'no'
+    student = copy.deepcopy(student)
+    identity(student, teacher, choice)
+    gradient(student, teacher, listened(student, teacher, choice)[1])
+    return 'yes'
 
 
 def distilled_step(config: ConfigDict) -> str:

@@ -16,7 +16,7 @@ from .checks import Row
 from .families import OUT_OF_SCOPE
 
 COLUMNS = ('family', 'config', 'detector', 'head', 'aligner', 'identity', 'confidence', 'gradient', 'silence', 'step',
-           'attach', 'labels')
+           'attach', 'labels', 'crossed')
 
 INTRO = """\
 # Supported detectors
@@ -36,7 +36,9 @@ convolutions are scaled up and BatchNorm takes the statistics of one batch, so t
 - **step**: one training step with CKD and another teacher ends in finite losses and gradients, and leaves the teacher
   as it was;
 - **attach**: `distill_config` takes the family's whole config, with the names of its data set, and gives CKD;
-- **labels**: whether each row has a label, as some selectors want it.
+- **labels**: whether each row has a label, as some selectors want it;
+- **crossed**: of dense heads, whether the student's features can pass the last layers of the teacher's head, as
+  `--method crosskd` wants it: again equal rows with a copy of the student, and gradient for the student alone.
 """
 
 
