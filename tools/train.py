@@ -1,7 +1,9 @@
 """Train a detector or a classifier, distilled or not: mmdet's own habits, thin over the Runner."""
 
 import argparse
+import importlib.util
 import os
+import shlex
 
 from ckd_mmdet.auto import distill_config, run_name
 from ckd_mmdet.cached.teacher import is_cached
@@ -175,6 +177,8 @@ def main() -> None:
         if args.overwrite:
             remove_training(cfg)
         runner.train()
+    if is_first(cfg) and importlib.util.find_spec('jinja2') and importlib.util.find_spec('pandas'):  # the extra `lab`
+        print(f'Curves, photographs and errors on one page: python -m ckd_mmdet report {shlex.quote(cfg.work_dir)}')
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from ckd_mmdet.lab.compare.detections import read_detections
 from ckd_mmdet.lab.demo.detection import DEMO, FULL, QUICK, Scenes, data_options, run_detection
 from ckd_mmdet.lab.demo.main import make_teacher
 from ckd_mmdet.lab.demo.picture import Detections, draw, iou, match, read_truth
+from ckd_mmdet.lab.page.training import write_training_page
 from ckd_mmdet.options import merge_options
 from PIL import Image
 
@@ -108,6 +109,9 @@ def test_a_tiny_demo_runs_from_nothing_to_its_picture_and_then_finds_all_finishe
     assert all(len(one['photographs']) == 4 for one in kept.values()) and not list(demo.matrix.rglob('*.bbox.json'))
     page = (demo.matrix / 'report.html').read_text()
     assert page.count('data:image/jpeg') == 4 and 'Where the students still err' in page
+    of_one = write_training_page(demo.matrix / 'runs/features/0').read_text()
+    assert of_one.count('data:image/jpeg') == 4 and of_one.count('<figcaption>teacher</figcaption>') == 4
+    assert 'Where the student still errs' in of_one and 'Without the photographs' not in of_one
     said = capfd.readouterr().err
     assert ' left: ' in said and 'features, seed 0: finished' in said
     log = (demo.matrix / 'runs/features/0/output.log').read_text()

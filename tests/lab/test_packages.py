@@ -39,7 +39,7 @@ def test_the_core_trains_exports_and_tests_without_the_extra(digits: Path, digit
 
 
 @pytest.mark.parametrize('tool', ['analyze', 'benchmark', 'compare', 'demo', 'demo_classification',
-                                  'make_digit_scenes'])
+                                  'make_digit_scenes', 'report'])
 def test_a_command_of_the_lab_names_the_extra_in_one_sentence(tool: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ('pandas', 'tqdm'):
         monkeypatch.setitem(sys.modules, module, None)

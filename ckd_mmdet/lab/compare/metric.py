@@ -102,12 +102,12 @@ def evaluators_with_types(cfg: Config, key: str = 'val_evaluator') -> Iterator[t
                 evaluator['type']
 
 
-def evaluators(cfg: Config, key: str = 'val_evaluator') -> Iterator[Mapping[str, Any]]:
+def evaluators(cfg: Config, key: str = 'val_evaluator') -> Iterator[dict[str, Any]]:
     """The metrics' configs in ``val_evaluator``, which may be one, several, or an evaluator that holds them."""
-    given = cfg.get(key) or []
-    if isinstance(given, Mapping):
+    given: Any = cfg.get(key) or []
+    if isinstance(given, dict):
         given = given.get('metrics') or [given]
-    yield from [given] if isinstance(given, Mapping) else given
+    yield from [given] if isinstance(given, dict) else given
 
 
 def _boxes(evaluator: Mapping[str, Any]) -> str:

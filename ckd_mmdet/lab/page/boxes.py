@@ -106,8 +106,17 @@ def photographs(found: Found, kept: Mapping[str, Mapping[int, Kept]],
     seed = min(common)
     columns = {'teacher': teacher} if teacher is not None else {}
     columns |= {titles[method]: kept[method][seed] for method in shown}
+    return gallery_of(columns), seed
+
+
+def gallery_of(columns: Mapping[str, Kept]) -> list[Photograph]:
+    """The photographs of the last of some detectors, with what each of them finds.
+
+    Args:
+        columns: What each has kept, by its title.
+    """
     made = []
-    for one in kept[shown[0]][seed]['photographs']:
+    for one in list(columns.values())[-1]['photographs']:
         source = embed(Path(one['file']))
         if source is None:
             continue
@@ -117,7 +126,7 @@ def photographs(found: Found, kept: Mapping[str, Mapping[int, Kept]],
             if other is not None:
                 panels.append((title, judged(other['boxes'], one['truth'])))
         made.append(Photograph(Path(one['file']).name, one['size'][0], one['size'][1], source, panels))
-    return made, seed
+    return made
 
 
 def judged(boxes: Sequence[Sequence[Any]], truth: Sequence[Sequence[Any]]) -> list[Box]:
@@ -147,8 +156,9 @@ def embed(path: Path) -> str | None:
     return f'data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}'
 
 
-def photographs_note(seed: int | None) -> str:
-    return (f'Seed {seed}, boxes with a score of at least {LEAST_SCORE:g}. Solid green: right class and an IoU of at '
+def photographs_note(seed: int | None = None) -> str:
+    of_seed = '' if seed is None else f'Seed {seed}. '
+    return (f'{of_seed}Boxes with a score of at least {LEAST_SCORE:g}. Solid green: right class and an IoU of at '
             'least 0.5. Solid red: wrong. Dashed: missed.')
 
 

@@ -51,26 +51,37 @@ def write_page(folder: Path, found: Found, *, running: bool = False) -> Path:
 
 def content(folder: Path, found: Found, running: bool) -> dict[str, Any]:
     """All that the page says."""
-    settings = read_differences({name: folder / 'configs' / f'{method["folder"]}.py'
-                                 for name, method in found.matrix['methods'].items()}, ALONE)
-    titles, same = names_of(list(found.matrix['methods'])), common(settings)
-    differing = {titles[method]: {key: value for key, value in own.items() if key not in same}
-                 for method, own in settings.items()}
     student, teacher = (Path(found.matrix[key]['config'].rpartition('::')[2]).stem for key in ('student', 'teacher'))
-    logs, (kept, teacher_kept) = read_logs(folder, found), read_kept(folder, found)
-    shown, seed = photographs(found, kept, teacher_kept)
     return dict(
         title=f'{student}, taught by {teacher}', status=_status(found, running), refresh=REFRESH if running else None,
         verdict=verdict(found), results=results_table(found), notes=_notes(found), differences=_differences(found),
-        curves=_curves(found), sizes=sizes_table(folder, found), pairs=pairs_table(found), settings_of=differing,
-        sizes_note='Mean over the seeds in the last epoch. COCO calls objects below 32² pixels small, from 96² on '
-                   'large.',
-        pairs_note='Mean of the paired differences, the first less the second, over the seeds that both have. Each '
-                   'interval is for one pair: of many, some leave 0 out by chance.',
-        classes=classes_table(kept, teacher_kept, titles), errors=errors_table(kept, teacher_kept, titles),
-        photographs=shown, photographs_note=photographs_note(seed), agreement=agreement_charts(logs, found),
-        cost=cost_table(folder, logs, found), parameters='' if running else parameters(folder, found),
-        settings_common=same, troubles=_troubles(found), origin=_origin(folder, found), command=_command(found))
+        curves=_curves(found), sizes=sizes_table(folder, found), pairs=pairs_table(found),
+        troubles=_troubles(found), origin=_origin(folder, found), command=_command(found),
+        **_of_boxes(folder, found), **_of_logs(folder, found, running), **_of_configs(folder, found))
+
+
+def _of_boxes(folder: Path, found: Found) -> dict[str, Any]:
+    titles, (kept, teacher) = names_of(found.methods), read_kept(folder, found)
+    shown, seed = photographs(found, kept, teacher)
+    return dict(classes=classes_table(kept, teacher, titles), errors=errors_table(kept, teacher, titles),
+                photographs=shown, photographs_note=photographs_note(seed), whose='the students still err')
+
+
+def _of_logs(folder: Path, found: Found, running: bool) -> dict[str, Any]:
+    logs = read_logs(folder, found)
+    return dict(agreement=agreement_charts(logs, found), cost=cost_table(folder, logs, found),
+                cost_note='Medians over the seeds, on this machine, beside whatever else it did.',
+                parameters='' if running else parameters(folder, found))
+
+
+def _of_configs(folder: Path, found: Found) -> dict[str, Any]:
+    methods = found.matrix['methods']
+    settings = read_differences({name: folder / 'configs' / f'{method["folder"]}.py'
+                                 for name, method in methods.items()}, ALONE)
+    titles, same = names_of(list(methods)), common(settings)
+    return dict(settings_common=same, settings_of={
+        titles[method]: {key: value for key, value in own.items() if key not in same}
+        for method, own in settings.items()})
 
 
 def results_table(found: Found) -> Table:
