@@ -31,8 +31,11 @@ def verdict(found: Found) -> str:
     better = better.sort_values('difference', ascending=False, kind='stable')
     worse = distilled[(distilled['p_holm'] < ALPHA) & (distilled['difference'] < 0)]
     unclear = distilled[distilled['p_holm'] >= ALPHA]
-    said = [_best(found, better), _as_good(found, better), _list(found, better.index[1:], 'better than'),
-            _list(found, worse.index, 'worse than')]
+    said = [_best(found, better), _as_good(found, better)]
+    if len(better) > 1:
+        said.append(f'Also better than the student alone: {_names(found, better.index[1:])}.')
+    if len(worse):
+        said.append(f'Worse than the student alone: {_names(found, worse.index)}.')
     if len(unclear):
         said.append(f'{_names(found, unclear.index)} cannot be distinguished from the student alone.')
     return ' '.join(sentence for sentence in said if sentence)
@@ -65,11 +68,6 @@ def _of_one_seed(found: Found, distilled: pd.DataFrame) -> str:
     way = 'above' if row['difference'] > 0 else 'below'
     return (f'{_names(found, [str(row.name)])} is {abs(row["difference"]):.{found.digits}f} {found.written.difference} '
             f'{way} the student alone{share}, with one seed. One seed is no proof.')
-
-
-def _list(found: Found, methods: Sequence[str], what: str) -> str:
-    verb = 'is' if len(methods) == 1 else 'are'
-    return f'{_names(found, methods)} {verb} {what} the student alone.' if len(methods) else ''
 
 
 def _names(found: Found, methods: Sequence[str]) -> str:

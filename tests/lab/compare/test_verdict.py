@@ -27,7 +27,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
      'kd cannot be distinguished from the student alone.'),
     (dict(ckd=CLEAR, kd=AS_CLEAR, l2=LESS, dkd=WORSE), None,
      'ckd is better than the student alone by 0.100 [0.098, 0.102] mAP. kd cannot be distinguished from it. '
-     'kd and l2 are better than the student alone. dkd is worse than the student alone.'),
+     'Also better than the student alone: kd and l2. Worse than the student alone: dkd.'),
     (dict(kd=NOISE), 0.51, 'kd cannot be distinguished from the student alone.'),
     (dict(kd=[0.45]), 0.5, 'kd is 0.050 mAP above the student alone (50 % of the gap), with one seed. '
                            'One seed is no proof.'),
