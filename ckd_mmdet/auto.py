@@ -112,7 +112,8 @@ def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str 
                 selector: str | dict | Sequence[str | dict] | None, one_stage: bool) -> dict[str, dict]:
     """Alignments by name; methods on the same rows share one."""
     alignments: dict[str, dict] = {}
-    for part in parts:
+    # those that share the rows of others after these
+    for part in sorted(parts, key=lambda part: _shares(part.name, choice)):
         maps = of_maps(part.name)
         for name, aligner in (dict(neck=dict(type='NeckAligner')) if maps else choice.aligners).items():
             recipe = _recipe(part.name, aligner['type'], choice)
@@ -123,7 +124,12 @@ def _alignments(choice: Choice, parts: Sequence[Part], loss_weight: float | str 
             losses = {key: {**loss, 'loss_weight': _times(weight, loss, part.name)} for key, loss in losses.items()}
             rows = {} if maps else dict(selector=_rows(recipe, choice) if selector is None else read_selector(selector))
             there = alignments.get(name)
-            if there is not None and (there['aligner'], there.get('selector')) == (aligner, rows.get('selector')):
+            if there is not None and there['aligner'] == aligner and (
+                    recipe.shares or there.get('selector') == rows.get('selector')):
+                twice = sorted(set(there['losses']) & set(losses))
+                if twice:
+                    raise ValueError(f'`method` joins {part.name} to another method that has {", ".join(twice)}, too; '
+                                     'leave one of the two out.')
                 there['losses'].update(losses)
             else:
                 key = name if there is None else f'{name}_{part.name}'
@@ -144,6 +150,11 @@ def _times(weight: float | str | dict, loss: dict, method: str) -> float | str |
 def _rows(recipe: Recipe, choice: Choice) -> dict | None:
     unlabelled = recipe.without_labels is not None and not choice.gives_labels
     return recipe.without_labels if unlabelled else recipe.selector
+
+
+def _shares(method: str, choice: Choice) -> bool:
+    return any(_recipe(method, aligner['type'], choice).shares for aligner in choice.aligners.values()
+               if not of_maps(method))
 
 
 def _recipe(method: str, aligner: str, choice: Choice) -> Recipe:

@@ -22,6 +22,9 @@ class Recipe:
     """The selector for a student whose rows have no labels, where ``selector`` needs some."""
     one_stage: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings of a loss by its name for a student without a RoI head, where they are others."""
+    shares: bool = False
+    """Whether it takes the rows of another method beside it, as only those that hold an object count in it anyway: the
+    teacher then need not be asked twice."""
 
 
 METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
@@ -94,7 +97,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'dist': Recipe(ALL, 1.0),
         'pckd': Recipe(dict(type='ForegroundPlus', k=64), 0.25, dict(loss_features=dict(expansion=2))),
         'features': Recipe(dict(type='ForegroundPlus', k=64), 5.0, dict(loss_alignment=dict(expansion=2))),
-        'boxes': Recipe(FOREGROUND, 1.0, dict(loss_boxes=dict(weight_by='better'))),
+        'boxes': Recipe(FOREGROUND, 1.0, dict(loss_boxes=dict(weight_by='better')), shares=True),
     },
     'DenseAligner': {
         'ckd': Recipe(FOREGROUND, 1.0, without_labels=dict(type='TeacherTopK', k=256)),

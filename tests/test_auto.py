@@ -309,6 +309,15 @@ def test_class_names_may_lie_in_a_file(tmp_path: Path) -> None:
     assert class_names(Config(dict(train_dataloader=dict(dataset=dict(metainfo=metainfo))))) == ('cat', 'dog')
 
 
+@pytest.mark.parametrize('method', ['boxes+features+l2', 'features+boxes+l2'])
+def test_boxes_of_rois_take_the_rows_of_the_method_beside_them(method: str) -> None:
+    made = attached(plain('faster_rcnn'), plain('faster_rcnn'), method).model.alignments
+    assert set(made) == {'roi', 'neck'} and set(made.roi.losses) == {'loss_alignment', 'loss_boxes'}
+    assert made.roi.selector == dict(type='ForegroundPlus', k=64)
+    assert attached(plain('faster_rcnn'), plain('faster_rcnn'), 'boxes').model.alignments.roi.selector == dict(
+        type='Foreground')
+
+
 # refusals
 
 def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any) -> Callable[[], Config]:
@@ -340,6 +349,7 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
      '`--method kd`'),
     (pair(method='ld'), "the student's RetinaHead regresses plain numbers; take `--method boxes`, or `--method kd`"),
     (pair('gfl', 'atss', method='ld'), "the teacher's ATSSHead regresses plain numbers; take `--method boxes`, or"),
+    (pair(method='boxes:2+bckd'), '`method` joins bckd to another method that has loss_boxes, too; leave one of the'),
     (pair('tood', 'tood', method='boxes'), "does not know how the student's TOODHead writes its boxes"),
     (pair('paa', 'paa', method='boxes'), '`alignments.dense` needs labels for ForegroundPlus, BoxLoss, and the loss'),
     (pair('faster_rcnn', 'faster_rcnn', method='ld'), "`method='ld'` has no recipe for the rows of a RoIAligner (a RoI "

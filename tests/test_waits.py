@@ -25,8 +25,9 @@ def waits(model: nn.Module, batch: dict) -> int:
     return len(counted.seen)
 
 
-@pytest.mark.parametrize(('name', 'most'), [('retinanet', 5), ('faster_rcnn', 3)])
-@pytest.mark.parametrize('method', ['ckd', 'kd'])
+@pytest.mark.parametrize(('name', 'most', 'method'), [
+    ('retinanet', 5, 'ckd'), ('retinanet', 5, 'kd'), ('retinanet', 5, 'bckd'), ('gfl', 5, 'ld:1'),
+    ('faster_rcnn', 3, 'ckd'), ('faster_rcnn', 3, 'kd'), ('faster_rcnn', 3, 'boxes')])
 def test_distilling_adds_few_device_waits_to_a_step(name: str, most: int, method: str, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Config(dict(model=toy_config(name), default_scope='mmdet'))

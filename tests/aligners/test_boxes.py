@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from ckd_mmdet.aligners import Aligner
-from ckd_mmdet.aligners.objects import decoded
+from ckd_mmdet.aligners.decoding import decoded
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.boxes import Truths
 from ckd_mmdet.classes import Scoring, SharedClasses

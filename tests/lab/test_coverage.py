@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from ckd_mmdet.aligners.dense_boxes import DenseBoxes
 from ckd_mmdet.choice import choose_alignment
 from ckd_mmdet.lab.coverage import (
     OUT_OF_SCOPE,
@@ -28,7 +29,7 @@ from ckd_mmdet.lab.coverage import (
     toy_model,
 )
 from ckd_mmdet.lab.coverage.checks import attach, first_line
-from ckd_mmdet.lab.coverage.probes import Failed, flat, forward, gradient, identity, listened, silence
+from ckd_mmdet.lab.coverage.probes import Failed, boxes, flat, forward, gradient, identity, listened, silence
 from ckd_mmdet.lab.coverage.shrink import NARROWER
 from ckd_mmdet.rows import SIGMOID, MapRows
 from mmdet.utils import register_all_modules
@@ -74,7 +75,7 @@ def test_a_family_passes_every_check(family: str) -> None:
     row = check_family(family)
     assert row.passes, row
     assert row.aligner == DOZEN[family]
-    assert row.identity == 'equal'
+    assert row.identity == 'equal' and row.boxes == ('no' if family == 'tood' else 'equal')
     assert row.crossed == ('-' if row.aligner != 'DenseAligner' else 'no' if family == 'tood' else 'yes')
 
 
@@ -147,6 +148,18 @@ def test_other_weights_fail_the_check_of_identity() -> None:
         identity(student, teacher, choose_alignment(student, teacher))
 
 
+def test_boxes_that_differ_or_are_not_those_that_the_head_predicts_fail_the_check(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    config = shrunk(model_of(smallest_config('retinanet')))
+    student, other = toy_model(config), toy_model(config, seed=1).eval()
+    with pytest.raises(Failed, match='boxes of student and teacher differ by up to'):
+        boxes(student, other, choose_alignment(student, other))
+    teacher, take = copy.deepcopy(student).eval(), DenseBoxes.take
+    monkeypatch.setattr(DenseBoxes, 'take', lambda self, *rows: take(self, *rows) + 1)
+    with pytest.raises(Failed, match='its RetinaHead predicts boxes that are up to 1 pixels off'):
+        boxes(student, teacher, choose_alignment(student, teacher))
+
+
 def test_a_changed_loss_fails_the_check_of_silence() -> None:
     losses = flat(forward(toy_model(shrunk(model_of(smallest_config('retinanet'))))))
     silence(losses, dict(losses))
@@ -203,7 +216,8 @@ def test_a_reason_is_one_line_without_this_machines_folders() -> None:
 
 # the page
 
-GOOD = Row('fcos', 'fcos/fcos_r50.py', 'FCOS', 'FCOSHead', 'DenseAligner', 'yes', 'equal', *['yes'] * 6, crossed='yes')
+GOOD = Row('fcos', 'fcos/fcos_r50.py', 'FCOS', 'FCOSHead', 'DenseAligner', 'yes', 'equal', *['yes'] * 6, boxes='equal',
+           crossed='yes')
 POOR = Row('paa', 'paa/paa_r50.py', 'PAA', 'PAAHead', 'DenseAligner', 'yes', labels='no', no_labels='it reorders',
            reason='identity: a|b')
 OUT = Row('glip', 'glip/glip.py', reason='words')
@@ -211,8 +225,8 @@ OUT = Row('glip', 'glip/glip.py', reason='words')
 
 def test_the_page_has_a_row_a_family_and_a_reason_for_each_that_fails() -> None:
     page = markdown([GOOD, POOR, OUT], seconds=90, jobs=2)
-    assert f'| fcos | fcos_r50 | FCOS | FCOSHead | DenseAligner | equal |{" yes |" * 7}' in page
-    assert '| paa | paa_r50 | PAA | PAAHead | DenseAligner | - | - | - | - | - | - | no | - |' in page
+    assert f'| fcos | fcos_r50 | FCOS | FCOSHead | DenseAligner | equal |{" yes |" * 6} equal | yes |' in page
+    assert '| paa | paa_r50 | PAA | PAAHead | DenseAligner | - | - | - | - | - | - | no | - | - |' in page
     assert '## Those that fail\n\n- **paa**: identity: a\\|b' in page
     assert '## Without labels\n\n- **paa**: it reorders' in page and '## Out of scope\n\n- **glip**: words' in page
     assert '1.5 minutes (0.0 of CPU time) in 2 processes' in page and re.search(r'torch \d', page)
@@ -224,7 +238,7 @@ def test_the_summary_counts_families_and_pairs_of_classes() -> None:
                                                 'pairs of detector and head class; out of scope: 1.')
 
 
-@pytest.mark.parametrize('check', ['plain', 'identity', 'confidence', 'gradient', 'silence', 'step', 'attach'])
+@pytest.mark.parametrize('check', ['plain', 'identity', 'confidence', 'boxes', 'gradient', 'silence', 'step', 'attach'])
 def test_a_row_passes_only_with_every_check(check: str) -> None:
     assert GOOD.passes and not Row(**{**vars(GOOD), check: ''}).passes
 

@@ -21,6 +21,7 @@ from .families import CONFIGS, OUT_OF_SCOPE, model_of, smallest_config
 from .probes import (
     KD_ONLY,
     Failed,
+    boxes,
     chosen,
     confidence,
     crossed_heads,
@@ -73,6 +74,8 @@ class Row:
     labels: str = ''
     no_labels: str = ''
     """Why there are none."""
+    boxes: str = ''
+    """Those of the rows: ``'equal'``, or ``'no'`` where they cannot be decoded."""
     crossed: str = ''
     """Whether the heads can be crossed."""
     reason: str = ''
@@ -83,7 +86,7 @@ class Row:
     @property
     def passes(self) -> bool:
         others = (self.plain, self.confidence, self.gradient, self.silence, self.step, self.attach)
-        return bool(self.identity) and all(check == 'yes' for check in others)
+        return bool(self.identity) and bool(self.boxes) and all(check == 'yes' for check in others)
 
 
 def check_family(family: str) -> Row:
@@ -123,8 +126,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _next_check(row: Row) -> str:
-    checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity',
-                  confidence='confidence', crossed='crossed heads', silence='silence', gradient='gradient',
+    checks = dict(plain='a step alone', aligner='choosing an aligner', identity='identity', confidence='confidence',
+                  boxes='boxes', crossed='crossed heads', silence='silence', gradient='gradient',
                   step='a step with CKD')
     return next((words for name, words in checks.items() if not getattr(row, name)), 'attaching')
 
@@ -143,6 +146,7 @@ def _check(row: Row) -> None:
     row.identity = identity(student, teacher, choice)
     confidence(student, teacher, choice)
     row.confidence = 'yes'
+    row.boxes = boxes(student, teacher, choice)
     row.crossed = crossed_heads(student, teacher, choice)
 
     recorded, answers = listened(student, teacher, choice)

@@ -24,6 +24,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
+from .boxes import gives_boxes, unlike_boxes
 from .confidence import Heads, unlike_predict
 from .shrink import made_up_batch, toy_model
 
@@ -112,6 +113,29 @@ def confidence(student: nn.Module, teacher: nn.Module, choice: Choice) -> None:
             differs = unlike_predict(answer, tap, samples)
             if differs:
                 raise Failed(differs)
+
+
+def boxes(student: nn.Module, teacher: nn.Module, choice: Choice) -> str:
+    """Compare the boxes of all rows of student and teacher, a copy of it, with each other and with the predicted ones.
+
+    Returns:
+        ``'equal'``, or ``'no'`` where one cannot decode them and says so.
+
+    Raises:
+        Failed: If they differ.
+    """
+    aligners, student = _aligners(choice), copy.deepcopy(student)
+    if not all(gives_boxes(aligner, student, teacher) for aligner in aligners):
+        return 'no'
+    _rest(student)
+    with Heads(teacher, aligners) as heads:
+        _, answers = listened(student, teacher, choice)
+    metas = [sample.metainfo for sample in _batch(student)['data_samples']]
+    for answer, tap, aligner in zip(answers, heads.taps, aligners, strict=True):
+        differs = unlike_boxes(answer, tap, aligner.scorings(student, teacher)[1].num_classes, metas)
+        if differs:
+            raise Failed(differs)
+    return 'equal'
 
 
 def silence(alone: dict[str, list[float]], recorded: dict[str, list[float]]) -> None:

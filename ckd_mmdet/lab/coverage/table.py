@@ -16,7 +16,7 @@ from .checks import Row
 from .families import OUT_OF_SCOPE
 
 COLUMNS = ('family', 'config', 'detector', 'head', 'aligner', 'identity', 'confidence', 'gradient', 'silence', 'step',
-           'attach', 'labels', 'crossed')
+           'attach', 'labels', 'boxes', 'crossed')
 
 INTRO = """\
 # Supported detectors
@@ -37,6 +37,9 @@ convolutions are scaled up and BatchNorm takes the statistics of one batch, so t
   as it was;
 - **attach**: `distill_config` takes the family's whole config, with the names of its data set, and gives CKD;
 - **labels**: whether each row has a label, as some selectors want it;
+- **boxes**: with a copy of the student as teacher the boxes of all rows are equal on both sides, to a hundredth of a
+  pixel, and those that the teacher's own head predicts (not looked at of queries, an RPN and YOLACT); `no` where they
+  cannot be decoded, so that a loss of boxes is refused;
 - **crossed**: of dense heads, whether the student's features can pass the last layers of the teacher's head, as
   `--method crosskd` wants it: again equal rows with a copy of the student, and gradient for the student alone.
 """
