@@ -17,7 +17,7 @@ from ckd_mmdet.explanation import explain, named
 from ckd_mmdet.fit import check_alignments, check_inputs
 from ckd_mmdet.method_options import Part, parse_method, read_selector, student_options
 from ckd_mmdet.options import merge_options
-from ckd_mmdet.recipes import METHODS, RECIPES, SUITS, Recipe, as_commands, methods_for, of_maps
+from ckd_mmdet.recipes import AUTO, METHODS, RECIPES, SUITS, Recipe, as_commands, methods_for, of_maps, recommended
 from ckd_mmdet.registry import MODELS, TASK_UTILS
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
 from mmengine.config import Config
@@ -39,7 +39,8 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
         student: A plain config: a path, ``'mmdet::...'``, or one already read.
         teacher: The same of the teacher; not looked at by the method ``'none'``.
         method: One of :data:`METHODS`, or several joined by ``+``, each with its weight after a colon where it is not
-            the recipe's: ``'ckd:0.5+pkd'``, ``'l2:balance:0.5'``. ``'none'`` gives the student's own config, seeded as
+            the recipe's: ``'ckd:0.5+pkd'``, ``'l2:balance:0.5'``. ``'auto'`` is the one that gave most between such
+            heads, :func:`ckd_mmdet.recipes.recommended`. ``'none'`` gives the student's own config, seeded as
             the distilled one is.
         teacher_checkpoint: Path or address of its weights; of an ``mmdet::`` config the model zoo's by default.
         loss_weight: Instead of the recipe's, for every method that has none of its own: a number, a schedule, or
@@ -59,8 +60,8 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     """
     wanted, options = parse_method(method), dict(options or {})
     cfg = _student_config(student)
-    merge_options(cfg, student_options(options) if wanted else options)
-    if not wanted:
+    merge_options(cfg, options if method == 'none' else student_options(options))
+    if method == 'none':
         add_hook(cfg)
         return cfg
     of_rows = _check_wishes(method, wanted, teacher, selector)
@@ -68,6 +69,10 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     teacher_config = read_teacher_config(taught_by['config'])
     models = build_model(cfg), build_model(teacher_config)
     choice = choose_alignment(*models) if of_rows else Choice({}, None, [])
+    if method == AUTO:
+        wanted, said = _best(choice)
+    else:
+        said = []
     made = Config(cfg.to_dict(), cfg_text=f'# by ckd_mmdet.distill_config, method {method}',
                   filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
     made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by,
@@ -80,7 +85,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
         made.model.teacher.class_map = pairing.class_map
     rows = check_alignments(made.to_dict()['model']['alignments'], *models, pairing.class_map is not None,
                             pairing.shared)
-    made.distillation = dict(aligner=[*choice.reasons[:1], *levels], refused=choice.reasons[1:], rows=rows,
+    made.distillation = dict(method=said, aligner=[*choice.reasons[:1], *levels], refused=choice.reasons[1:], rows=rows,
                              classes=pairing.why)
     add_hook(made)
     if os.environ.get('RANK', '0') == '0':  # no process group yet: each process of a launcher comes here
@@ -88,11 +93,19 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     return made
 
 
+def _best(choice: Choice) -> tuple[list[Part], list[str]]:
+    """What the method ``auto`` stands for, and that in words."""
+    assert choice.scorings is not None  # rows are paired, or it was refused
+    aligner = next(iter(choice.aligners.values()))['type']
+    name, why = recommended(aligner, pair_kind(choice.scorings), min(one.num_classes for one in choice.scorings))
+    return [Part(name, None)], [f'{name}: {why}']
+
+
 def _check_wishes(method: str, wanted: Sequence[Part], teacher: object, selector: object) -> bool:
     """Whether rows are compared at all."""
     if teacher is None:
         raise ValueError(f'`method={method!r}` needs a `teacher`; to train the student alone, take `none`.')
-    of_rows = any(not of_maps(part.name) for part in wanted)
+    of_rows = method == AUTO or any(not of_maps(part.name) for part in wanted)
     if selector is not None and not of_rows:
         raise ValueError(f'`selector` chooses rows, and `method={method!r}` pairs feature maps, all of them; leave the '
                          'selector out, or join a method of rows with +.')

@@ -14,6 +14,7 @@ from mmengine.config import Config
 def explain(cfg: Config) -> str:
     """What :func:`distill_config` chose and why, a few lines of text."""
     rows = [('teacher', f"{named(cfg.model.teacher.config)}, weights {cfg.model.teacher.checkpoint}"),
+            *(('method', chosen) for chosen in cfg.distillation.get('method', [])),
             *(('aligner', chosen) for chosen in cfg.distillation.aligner),
             *(('', f'({reason})') for reason in cfg.distillation.refused)]
     seen: dict[str, list[str]] = {}  # the stages of a cascade are alike

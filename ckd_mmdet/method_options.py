@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.distilled import distil
-from ckd_mmdet.recipes import METHODS
+from ckd_mmdet.recipes import AUTO, METHODS
 from mmengine.fileio import load
 from yaml import YAMLError, safe_load
 
@@ -30,18 +30,18 @@ class Part:
 
 
 def parse_method(method: str) -> list[Part]:
-    """Read ``'ckd:0.5+pkd'``; ``'none'`` has no parts.
+    """Read ``'ckd:0.5+pkd'``; ``'none'`` and ``'auto'``, which the heads decide, have no parts.
 
     Raises:
         ValueError: If a name is unknown, or there twice.
     """
-    if method == 'none':
+    if method in ('none', AUTO):
         return []
     parts = [_part(text) for text in method.split('+')]
     names = [part.name for part in parts]
     if not set(names) <= set(METHODS) or len(set(names)) < len(names):
-        raise ValueError(f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, or none, got '
-                         f'{method!r}.')
+        raise ValueError(f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, {AUTO} or none, '
+                         f'got {method!r}.')
     return parts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from ckd_mmdet.explanation import explain
 from ckd_mmdet.lab.datasets.digit_sources import CLASSES
 from ckd_mmdet.losses import DistillLoss
 from ckd_mmdet.method_options import student_options
-from ckd_mmdet.recipes import METHODS
+from ckd_mmdet.recipes import AUTO, MEASURED, METHODS
 from ckd_mmdet.registry import MODELS, build_part
 from ckd_mmdet.student_export import mend_dumped_config
 from ckd_mmdet.teacher import FrozenTeacher
@@ -156,6 +157,27 @@ def test_a_preprocessing_outside_the_model_stays_the_students(tmp_path: Path) ->
 
 
 # what is said
+
+@pytest.mark.parametrize(('student', 'teacher', 'classes', 'best', 'why'), [
+    ('faster_rcnn', 'faster_rcnn', NAMES, 'features', 'it closed 70 % of the gap between two Faster R-CNNs'),
+    ('cascade_rcnn', 'cascade_rcnn', NAMES, 'features', 'it closed 70 %'),
+    ('retinanet', 'retinanet', NAMES, 'kd', 'it closed 40 % of the gap between two RetinaNets'),
+    ('retinanet', 'faster_rcnn', NAMES, 'ckd', 'nothing has been measured on such rows'),
+    ('retinanet', 'faster_rcnn', NAMES[:1], 'kd', 'nothing has been measured on such rows')])
+def test_auto_is_what_gave_most_between_such_heads_and_says_why(
+        student: str, teacher: str, classes: tuple[str, ...], best: str, why: str, capsys: pytest.CaptureFixture
+        ) -> None:
+    cfg = attached(plain(student, classes), plain(teacher, classes), AUTO)
+    assert f'method    {best}: ' in (said := capsys.readouterr().out) and why in said
+    assert cfg.model.alignments == attached(plain(student, classes), plain(teacher, classes), best).model.alignments
+
+
+def test_what_auto_stands_for_stands_with_its_number_in_the_documentation() -> None:
+    for best, why in MEASURED.values():
+        page = ' '.join((ROOT / re.search(r'docs/\w+\.md', why)[0]).read_text().split())
+        shares = re.findall(r'\d+(?= %)', why)
+        assert best in METHODS and shares and all(f'{share} %' in page for share in shares)
+
 
 def test_what_was_chosen_and_why_is_said(capsys: pytest.CaptureFixture) -> None:
     student = plain('retinanet')
@@ -325,10 +347,10 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
 
 
 @pytest.mark.parametrize(('attach_it', 'text'), [
-    (pair(method='dark'), f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, or none, got '
+    (pair(method='dark'), f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, auto or none, got '
                           "'dark'."),
-    (pair(method='ckd+none'), "joined by +, or none, got 'ckd+none'."),
-    (pair(method='ckd+ckd:2'), "joined by +, or none, got 'ckd+ckd:2'."),
+    (pair(method='ckd+none'), "joined by +, auto or none, got 'ckd+none'."),
+    (pair(method='ckd+ckd:2'), "joined by +, auto or none, got 'ckd+ckd:2'."),
     (pair(method='l2:much'), "`L2Loss` needs a `loss_weight` that is a number, a dict "
                              "or 'balance:RATIO', as in 'balance:0.5', got 'much'."),
     (pair(selector='Best'), "`alignments.dense.selector` needs the name of a registered Selector, got 'Best'; "
@@ -478,7 +500,7 @@ def test_what_speaks_of_a_teacher_needs_one(lonely: list[str], monkeypatch: pyte
 def test_an_unknown_method_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         run_tool(monkeypatch, 'train', 'student.py', '--teacher', 'teacher.py', '--method', 'dark')
-    assert "several of them joined by +, or none, got 'dark'." in capsys.readouterr().err
+    assert "several of them joined by +, auto or none, got 'dark'." in capsys.readouterr().err
 
 
 # the notebook

@@ -15,7 +15,7 @@ from ckd_mmdet.data_files import check_data
 from ckd_mmdet.labels import check_config_names
 from ckd_mmdet.method_options import CLASS_MAP, parse_method, read_class_map, read_weight
 from ckd_mmdet.options import OptionsAction, check_numbers
-from ckd_mmdet.recipes import METHODS, RECIPES, SAYS
+from ckd_mmdet.recipes import AUTO, METHODS, RECIPES, SAYS
 from ckd_mmdet.saving import checkpoint_to_resume
 from ckd_mmdet.speed import PRECISIONS
 from ckd_mmdet.versions import versions
@@ -59,8 +59,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher-precision', choices=[choice for choice in PRECISIONS if choice],
                         help='how the teacher alone computes; auto is bf16 where the device does so natively, else '
                              "fp32; by default as the student's step")
-    parser.add_argument('--method', help=f'how, ckd by default: {", ".join(METHODS)}, or several, ckd:0.5+pkd for '
-                                         'example; none trains it alone')
+    parser.add_argument('--method', help=f'how: {", ".join(METHODS)}, or several, ckd:0.5+pkd for example; by '
+                                         'default auto, what gave most between such heads; none trains it alone')
     parser.add_argument('--loss-weight', type=read_weight,
                         help="instead of the method's own: a number, balance:0.5, or a schedule by epochs, "
                              "'{value: 1, warm_up: 20}'")
@@ -116,7 +116,7 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 def read_config(args: argparse.Namespace) -> Config:
     if not args.teacher and not args.method:
         return open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    method = args.method or 'ckd'
+    method = args.method or AUTO
     # the student's own work_dir, if its config has one, would mix the runs of all methods
     work_dir = args.work_dir or os.path.join('work_dirs', run_name(args.config, method, args.teacher))
     student = open_config(args.config, None, work_dir, args.launcher)
