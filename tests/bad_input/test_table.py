@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -48,8 +47,8 @@ def test_there_are_enough_of_every_tool() -> None:
                                           'make_digit_scenes', 'demo', 'Distiller'}
 
 
-def test_the_documentation_has_their_number() -> None:
+def test_the_documentation_says_how_many_and_how_they_are_answered() -> None:
     text = ' '.join((ROOT / 'docs/how-it-works.md').read_text().split())
-    kinds = Counter(row.kind for row in ROWS.values())
-    assert (f"Of {len(ROWS)} wrong inputs over all tools, {kinds['clear']} are refused in our own words, "
-            f"{kinds['raw']} in other people's that name the thing, and {kinds['accepted']} are accepted") in text
+    clear = sum(row.kind == 'clear' for row in ROWS.values())
+    assert len(ROWS) > 400 and clear >= 0.95 * len(ROWS)
+    assert 'More than 400 wrong inputs' in text and 'at least 19 of 20 are refused in our own words' in text
