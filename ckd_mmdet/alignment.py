@@ -84,6 +84,8 @@ class Alignment:
         self._check_labels(student)
         if self.needing('boxes'):
             self.aligner.check_boxes(student, teacher)
+        if self.needing('masks'):
+            self.aligner.check_masks(student, teacher)
         if self.needing('distributions', 'valuable'):
             self.aligner.check_distributions(student, teacher)
         if isinstance(self.selector, All):

@@ -127,7 +127,17 @@ class RowPairing(Pairing):
                                  filtered=True, valuable=None if valuable is None else valuable[rows])
         if self.alignment.needing('distributions'):
             aligned = self._distributed(aligned, answer, rows)
+        if self.alignment.needing('masks'):
+            aligned = self._masked(aligned, answer, rows)
         return self._boxed(aligned, answer, rows) if self.alignment.needing('boxes') else aligned
+
+    def _masked(self, aligned: AlignedSamples, answer: Answer, rows: Tensor) -> AlignedSamples:
+        """The chosen rows with the masks of both sides, of the row's class."""
+        assert answer.masks is not None and aligned.labels is not None  # as `check_masks` and `requires` say
+        ours, theirs = (masks.take(rows, self._numbered(aligned.labels, which))
+                        for which, masks in enumerate(answer.masks()))
+        return replace(aligned, student=replace(aligned.student, masks=ours),
+                       teacher=replace(aligned.teacher, masks=theirs))
 
     def _distributed(self, aligned: AlignedSamples, answer: Answer, rows: Tensor) -> AlignedSamples:
         """The chosen rows with the distributions of both sides' edges."""

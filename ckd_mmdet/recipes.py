@@ -38,6 +38,7 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
         loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
     'features': dict(loss_alignment=dict(type='FeatureAlignmentLoss')),  # PCKD's, alone
     'boxes': dict(loss_boxes=dict(type='BoxLoss')),
+    'masks': dict(loss_masks=dict(type='MaskLoss')),
     'bckd': dict(  # weights in proportion as released
         loss_quality=dict(type='KDLoss', kind='quality', normalize='positives', loss_weight=1.0),
         loss_boxes=dict(type='BoxLoss', weight_by='gap', normalize='positives', loss_weight=4.0)),
@@ -62,6 +63,7 @@ SAYS = {  # each in a few words, for `--help`
     'pckd': 'PCKD, contrast of categories, category centres and features',
     'features': "PCKD's features alone",
     'boxes': "the boxes, both sides' decoded, by GIoU",
+    'masks': "the masks of Mask R-CNN and its kin, pixel by pixel",
     'bckd': "BCKD, class probabilities and boxes where the two sides' probabilities differ",
     'ld': 'LD, the distributions of where the edges of a box are, of two heads such as GFL',
     'quality': "BCKD's class term, cross-entropy with the teacher's probabilities where the two differ",
@@ -79,8 +81,8 @@ SUREST = dict(type='ForegroundPlus', k=1024)
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, boxes, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is `All`
-# with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, boxes, masks, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is
+# `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -98,6 +100,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'pckd': Recipe(dict(type='ForegroundPlus', k=64), 0.25, dict(loss_features=dict(expansion=2))),
         'features': Recipe(dict(type='ForegroundPlus', k=64), 5.0, dict(loss_alignment=dict(expansion=2))),
         'boxes': Recipe(FOREGROUND, 1.0, dict(loss_boxes=dict(weight_by='better')), shares=True),
+        'masks': Recipe(FOREGROUND, 1.0, shares=True),
     },
     'DenseAligner': {
         'ckd': Recipe(FOREGROUND, 1.0, without_labels=dict(type='TeacherTopK', k=256)),
@@ -134,6 +137,7 @@ SUITS: dict[str, dict[str, int]] = {
     'pckd': dict(softmax=1, images=2),
     'features': dict(softmax=1, images=1),
     'boxes': dict(softmax=1, sigmoid=1, mixed=1),
+    'masks': dict(softmax=1),
     'bckd': dict(sigmoid=1, mixed=1),
     'ld': dict(sigmoid=1),
     'quality': dict(sigmoid=1, mixed=1),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from ckd_mmdet.boxes import BoxRows, Truths
+from ckd_mmdet.masks import MaskRows
 from ckd_mmdet.rows import Rows
 from torch import Tensor
 
@@ -30,16 +31,18 @@ class Side:
     """Corners x1, y1, x2, y2 in pixels of the batch, decoded by this model, shape ``(n, 4)``."""
     distributions: Tensor | None = None
     """Logits of where each edge of the box is, over the bins of a head such as GFL, shape ``(n, 4, bins)``."""
+    masks: Tensor | None = None
+    """Logits of the mask of the row's true class, shape ``(n, h, w)``; of rows without an object any."""
 
     def select(self, index: Tensor) -> Side:
         """The rows at ``index``, shape ``(m,)``."""
         parts = {name: getattr(self, name) for name in
-                 ('logits', 'features', 'log_odds', 'boxes', 'distributions')}
+                 ('logits', 'features', 'log_odds', 'boxes', 'distributions', 'masks')}
         return replace(self, **{name: part[index] for name, part in parts.items() if part is not None})
 
     def tensors(self) -> list[Tensor]:
         """Everything that is there."""
-        parts = self.logits, self.features, self.centers, self.biases, self.boxes, self.distributions
+        parts = self.logits, self.features, self.centers, self.biases, self.boxes, self.distributions, self.masks
         return [part for part in parts if part is not None]
 
     def probabilities(self, num_classes: int, scoring: str) -> Tensor:
@@ -194,6 +197,8 @@ class Answer:
     teacher's box tells."""
     valuable: Callable[[], Tensor] | None = None
     """As :attr:`AlignedSamples.valuable`, of all rows; called where it is asked for."""
+    masks: Callable[[], tuple[MaskRows, MaskRows]] | None = None
+    """Of student and teacher; called where it is asked for."""
     crossed: bool = False
     """Whether the student's rows are of the teacher's classes too, as its head gave them for the student's features."""
     faults: Mapping[str, Tensor] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from tests.toys import toy_config, toy_model
 
 SOFTMAX = dict(type='CrossEntropyLoss', use_sigmoid=False)
 HEADS = {  # kind of head, and the toy that has it
-    'softmax RoI': ('faster_rcnn', {}), 'sigmoid dense': ('retinanet', {}),
+    'softmax RoI': ('mask_rcnn', {}), 'sigmoid dense': ('retinanet', {}),
     'softmax dense': ('retinanet', SOFTMAX), 'sigmoid points': ('fcos', {}),
     'sigmoid queries': ('deformable_detr', {}), 'softmax queries': ('detr', {})}
 PAIRS = [('softmax RoI', 'softmax RoI'), ('softmax RoI', 'sigmoid dense'), ('sigmoid dense', 'softmax RoI'),

@@ -24,7 +24,7 @@ class Aligner(ABC):
 
     provides: ClassVar[frozenset[str]]
     """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids', 'features',
-    'centers', 'boxes', 'truths', 'distributions', 'valuable'}``, or ``{'maps', 'boxes'}``."""
+    'centers', 'boxes', 'truths', 'distributions', 'valuable', 'masks'}``, or ``{'maps', 'boxes'}``."""
     lacks: ClassVar[Mapping[str, str]] = {}
     """Why it cannot give some of them."""
 
@@ -61,6 +61,13 @@ class Aligner(ABC):
 
         Raises:
             ValueError: If one of the two has such a head.
+        """
+
+    def check_masks(self, student: nn.Module, teacher: nn.Module) -> None:  # noqa: B027  most provide none
+        """Refuse models without masks of rows; asked before training, where a loss needs them.
+
+        Raises:
+            ValueError: If one of the two has none.
         """
 
     def gives_labels(self, student: nn.Module) -> bool | None:

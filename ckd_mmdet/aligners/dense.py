@@ -94,7 +94,8 @@ class DenseAligner(Aligner):
     provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths', 'distributions',
                           'valuable'})
     lacks = {'features': 'a dense head scores by a convolution that the anchors of all places share: it has no '
-                         'category centres, and no feature of a row'}
+                         'category centres, and no feature of a row',
+             'masks': 'RTMDet-Ins and CondInst make each mask by filters of its own, other dense heads make none'}
 
     def __init__(self, head: str = 'bbox_head', through: int | None = None) -> None:
         if through is not None and type(through) is not int:

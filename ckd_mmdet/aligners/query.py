@@ -47,6 +47,7 @@ class QueryAligner(Aligner):
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths'})
+    lacks = {'masks': 'its queries have none'}
 
     def __init__(self, layers: str = 'last') -> None:
         if layers not in ('last', 'all'):

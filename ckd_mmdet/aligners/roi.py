@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,7 +10,7 @@ from ckd_mmdet.boxes import RoIBoxes
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.rows import SOFTMAX, TableRows
-from ckd_mmdet.samples import Answer, LastLayer, Widths
+from ckd_mmdet.samples import Answer, LastLayer, Widths, is_foreground
 from ckd_mmdet.taps import ModuleTap
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, SABLHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
@@ -18,6 +18,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from .base import Aligner, true_boxes
+from .masks import MaskBranch, MaskTape, check_branches, paired_masks
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class RoITape:
     """Of the first stage; the same as ``scores`` in a head without stages."""
     branch: int | None
     """Of a TridentNet, the branch that it tests with."""
+    masks: MaskTape | None
+    """``None`` of a head without masks that are read here."""
 
 
 @TASK_UTILS.register_module()
@@ -49,7 +52,8 @@ class RoIAligner(Aligner):
             models has stages, it counts for that one.
     """
 
-    provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths'})
+    provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths',
+                          'masks'})
     lacks = {'distributions': 'a RoI head regresses plain numbers, which BoxLoss compares'}
 
     def __init__(self, stage: int | None = None) -> None:
@@ -84,6 +88,9 @@ class RoIAligner(Aligner):
                                  f'{type(head).__name__} has none, or decodes them in a way of its own; take losses '
                                  'that need no boxes, with `--method ckd` for example.')
 
+    def check_masks(self, student: nn.Module, teacher: nn.Module) -> None:
+        check_branches(student, teacher, self.stage)
+
     def rows_in_words(self, student: nn.Module) -> str:
         roi_head = student.roi_head
         staged = isinstance(roi_head.bbox_head, nn.ModuleList)
@@ -97,13 +104,15 @@ class RoIAligner(Aligner):
         extractor, first_head = roi_head.bbox_roi_extractor, roi_head.bbox_head
         if isinstance(first_head, nn.ModuleList):
             extractor, first_head = extractor[self.stage], first_head[0]
-        with ModuleTap(extractor, 'roi_head.bbox_roi_extractor') as rois, \
+        branch = MaskBranch.of(student, self.stage)
+        with nullcontext() if branch is None else branch.recording() as masks, \
+                ModuleTap(extractor, 'roi_head.bbox_roi_extractor') as rois, \
                 ModuleTap(head, 'roi_head.bbox_head') as scores, \
                 ModuleTap(head.fc_cls, 'roi_head.bbox_head.fc_cls') as last_layer, \
                 ModuleTap(first_head, 'roi_head.bbox_head') as first_scores, \
                 ModuleTap(head.loss_cls, 'roi_head.bbox_head.loss_cls') as targets:
             yield RoITape(rois, scores, targets, last_layer, first_scores,
-                          getattr(roi_head, 'test_branch_idx', None))
+                          getattr(roi_head, 'test_branch_idx', None), masks)
 
     def ask(self, teacher: nn.Module, feats: Sequence[Tensor], tape: RoITape,
             data_samples: Sequence[BaseDataElement], classes: SharedClasses | None = None) -> Answer:
@@ -121,12 +130,16 @@ class RoIAligner(Aligner):
             with ModuleTap(head.fc_cls, "the teacher's fc_cls") as recorded, \
                     ModuleTap(head, "the teacher's bbox_head") as scores:
                 teacher_logits = classify(teacher.roi_head, self.stage, feats, rois)
+        masks, branch = None, MaskBranch.of(teacher, self.stage)
+        if tape.masks is not None and branch is not None and labels is not None:
+            positive = is_foreground(labels, tape.scores.module.num_classes)
+            masks = partial(paired_masks, tape.masks, branch, feats, rois, positive)
         theirs = last_layer(recorded, teacher_logits)
         boxes = (RoIBoxes.of(tape.scores.module, regions, deltas),
                  RoIBoxes.of(head, regions, box_output(scores, teacher_logits)))
         return Answer(student_rows, roi_rows(scores, teacher_logits, rois), labels, rois[:, 0].long(),
                       no_labels=why_not, layers=(ours, theirs.detach()) if ours and theirs else None,
-                      boxes=boxes, truths=true_boxes(data_samples), regions=regions)
+                      boxes=boxes, truths=true_boxes(data_samples), regions=regions, masks=masks)
 
     def _bbox_head(self, model: nn.Module, side: str) -> nn.Module:
         head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)

@@ -21,8 +21,9 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-NOT_KEPT = dict.fromkeys(('boxes', 'distributions', 'valuable'),
-                         "a cache keeps the teacher's scores and not where its boxes are")
+NOT_KEPT = {**dict.fromkeys(('boxes', 'distributions', 'valuable'),
+                            "a cache keeps the teacher's scores and not where its boxes are"),
+            'masks': "a cache keeps the teacher's scores and no masks"}
 """What live teachers provide beside."""
 
 

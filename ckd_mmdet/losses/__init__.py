@@ -10,10 +10,11 @@ from .fgd import FGDLoss
 from .kd import KDLoss
 from .localization import LDLoss
 from .maps import CWDLoss, L2Loss, MapLoss, PKDLoss
+from .masks import MaskLoss
 from .mgd import MGDLoss
 from .preview import Preview
 from .review import ReviewKDLoss
 
 __all__ = ['BoxLoss', 'CKDLoss', 'CWDLoss', 'CategoryContrastLoss', 'CenterAlignmentLoss', 'DISTLoss', 'DKDLoss',
            'DistillLoss', 'FGDLoss', 'FeatureAlignmentLoss', 'KDLoss', 'L2Loss', 'LDLoss', 'MGDLoss', 'MapLoss',
-           'PKDLoss', 'Preview', 'ReviewKDLoss', 'RowLoss']
+           'MaskLoss', 'PKDLoss', 'Preview', 'ReviewKDLoss', 'RowLoss']

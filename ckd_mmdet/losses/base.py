@@ -31,7 +31,7 @@ class DistillLoss(nn.Module, ABC, Generic[Aligned]):
 
     requires: frozenset[str]
     """What the aligner must provide, of ``{'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes',
-    'truths', 'distributions', 'valuable'}``, or of ``{'maps', 'boxes'}``."""
+    'truths', 'distributions', 'valuable', 'masks'}``, or of ``{'maps', 'boxes'}``."""
     scorings: frozenset[str] = frozenset({'softmax', 'sigmoid', 'mixed'})
     """Kinds of heads between which it makes sense, see :class:`ckd_mmdet.samples.AlignedSamples`."""
     least_columns: int = 1

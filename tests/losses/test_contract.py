@@ -59,7 +59,8 @@ def rows(n: int, seed: int = 0) -> AlignedSamples:
         boxes = torch.cat([corners, corners + 10 + 40 * torch.rand(n, 2, generator=draw)], 1)
         return Side(*(part.requires_grad_() for part in (logits, torch.randn(n, width, generator=draw), *layer)),
                     boxes=boxes.requires_grad_(),
-                    distributions=torch.randn(n, 4, 5, generator=draw).requires_grad_())
+                    distributions=torch.randn(n, 4, 5, generator=draw).requires_grad_(),
+                    masks=torch.randn(n, 3, 2, generator=draw).requires_grad_())
 
     return AlignedSamples(side(student, *ROW_WIDTHS.student), side(teacher, *ROW_WIDTHS.teacher), NUM_CLASSES, labels,
                           torch.arange(n) * 2 // max(n, 1))
@@ -80,7 +81,7 @@ def made(kind: type[RowLoss], **settings: Any) -> RowLoss:
 
 def read_by(kind: type[RowLoss], samples: AlignedSamples) -> Tensor:
     """What the loss reads of the student's rows."""
-    for name in ('boxes', 'distributions'):
+    for name in ('boxes', 'distributions', 'masks'):
         if name in kind.requires:
             return getattr(samples.student, name)
     return samples.student.features if 'features' in kind.requires else samples.student.logits
@@ -234,7 +235,7 @@ def test_a_weight_that_is_none_is_refused(kind: type[DistillLoss], weight: float
 def test_it_says_what_it_requires(kind: type[RowLoss]) -> None:
     assert 'logits' in kind().requires
     assert kind().requires <= {'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths',
-                                'distributions', 'valuable'}
+                                'distributions', 'valuable', 'masks'}
 
 
 class Projected(RowLoss):
