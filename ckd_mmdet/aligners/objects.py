@@ -29,16 +29,9 @@ from torch import Tensor, nn
 
 from .base import Aligner, true_boxes
 from .decoding import BOXES_OF, decoded
-from .dense import (
-    DenseAligner,
-    DenseTape,
-    answering_as_in_training,
-    class_columns,
-    class_rows,
-    dense_scoring,
-    loss_labels,
-)
+from .dense import DenseAligner, answering_as_in_training, class_columns, class_rows, dense_scoring
 from .dense_boxes import DenseBoxes, decoder_of
+from .dense_labels import DenseTape, loss_labels
 from .query import (
     Queries,
     QueryTape,

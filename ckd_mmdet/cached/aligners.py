@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from ckd_mmdet.aligners import DenseAligner, RoIAligner
-from ckd_mmdet.aligners.dense import DenseTape, class_rows, dense_scoring, geometry_of, loss_labels
+from ckd_mmdet.aligners.dense import class_rows, dense_scoring, geometry_of
+from ckd_mmdet.aligners.dense_labels import DenseTape, loss_labels
 from ckd_mmdet.aligners.objects import at_rest
 from ckd_mmdet.cached.container import Record
 from ckd_mmdet.cached.parts import dense_name, index_of, roi_name, score_boxes

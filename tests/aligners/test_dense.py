@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 from ckd_mmdet.aligners import DenseAligner
-from ckd_mmdet.aligners.dense import class_rows, loss_labels
+from ckd_mmdet.aligners.dense import class_rows
+from ckd_mmdet.aligners.dense_labels import loss_labels
 from ckd_mmdet.alignment import build_alignment
 from mmengine.logging import MessageHub
 from torch import nn
@@ -127,7 +128,7 @@ def test_labels_of_a_student_that_diverged_are_there_all_the_same() -> None:
 
 @pytest.fixture
 def read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('ckd_mmdet.aligners.dense.STEPS_READ', 2)
+    monkeypatch.setattr('ckd_mmdet.aligners.dense_labels.STEPS_READ', 2)
 
 
 def labels_of(aligner: DenseAligner, heard: Heard, *changes: Callable) -> tuple[tuple, list[str]]:
