@@ -1,4 +1,4 @@
-"""Measure what distillation costs: seconds a training step, peak memory, checkpoint sizes."""
+"""Measure what distillation costs: seconds per training step, peak memory, checkpoint sizes."""
 
 import argparse
 import json
@@ -18,20 +18,22 @@ with lab_imports():
 def parse_args() -> tuple[Setting, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--version', action='version', version=versions())
-    parser.add_argument('config', nargs='?', default='configs/ckd/ckd_faster_rcnn_r101-r50_fpn_1x_coco.py')
-    parser.add_argument('--teacher-checkpoint', help='random weights by default')
-    parser.add_argument('--student-checkpoint', help='random weights by default')
+    parser.add_argument('config', nargs='?', default='configs/ckd/ckd_faster_rcnn_r101-r50_fpn_1x_coco.py',
+                        help='of a distilled student (default: %(default)s)')
+    parser.add_argument('--teacher-checkpoint', help='(default: random weights)')
+    parser.add_argument('--student-checkpoint', help='(default: random weights)')
     parser.add_argument('--variants', nargs='+', choices=VARIANTS, metavar='NAME',
-                        help=f'of {", ".join(VARIANTS)} (default: {" ".join(BY_DEFAULT)})')
-    parser.add_argument('--batch', type=int, default=2, help='images (default: 2)')
+                        help=f'some of {", ".join(VARIANTS)} (default: {" ".join(BY_DEFAULT)})')
+    parser.add_argument('--batch', type=int, default=2, help='images per step (default: 2)')
     parser.add_argument('--size', type=_size, default=(256, 384), help='their height x width (default: 256x384)')
     parser.add_argument('--rounds', type=int, default=15, help='steps of each variant (default: 15)')
     parser.add_argument('--warm-up', type=int, default=2, help='rounds before them (default: 2)')
     parser.add_argument('--proposals', choices=PROPOSALS, default='trained',
-                        help="what the student's RPN gives (default), or 1000 fixed boxes an image")
+                        help="what the student's RPN gives (default), or 1000 fixed boxes per image")
     parser.add_argument('--device', default='cuda' if is_cuda_available() else 'cpu')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision; needs a GPU')
-    parser.add_argument('--no-memory', action='store_true', help='leave out the peak memory, a process a variant')
+    parser.add_argument('--no-memory', action='store_true',
+                        help='do not measure peak memory, which takes a process for each variant')
     parser.add_argument('--markdown', action='store_true', help='print a Markdown table too')
     parser.add_argument('--out', default='benchmark.json', help='(default: benchmark.json)')
     args = parser.parse_args()

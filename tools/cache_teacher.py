@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='the config of a distilled student; or a plain one, with --teacher')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='the folder of the cache')
     parser.add_argument('--teacher', help='of a plain config: the config of the model that teaches')
-    parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
+    parser.add_argument('--teacher-checkpoint', help="its weights, a file or a URL (default: the model zoo's)")
     parser.add_argument('--method', default='ckd', help='of a plain config: how it will be distilled (default: ckd)')
     parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
                         help="of a plain config: the teacher's class for each of yours; by default by name")

@@ -1,7 +1,7 @@
-"""Compare distillation methods over seeds: every method trained alike, one table with intervals, two plots.
+"""Compare distillation methods over several seeds: all are trained alike; a table with intervals, plots, report.html.
 
-Interrupted, the same command continues; more methods and seeds may join later. Without training, --report DIR writes
-the table and the plots of a matrix anew, from its finished runs.
+If it is interrupted, the same command continues. More methods and seeds may join later. --report DIR trains nothing
+and writes the report of a matrix again, from its finished runs.
 """
 
 import argparse
@@ -27,22 +27,24 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('student', nargs='?', help='config of a plain detector or classifier, mmdet::... too')
     parser.add_argument('--teacher', help='the config of the model that teaches')
-    parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
+    parser.add_argument('--teacher-checkpoint', help="its weights, a file or a URL (default: the model zoo's)")
     parser.add_argument('--methods', nargs='+', metavar='METHOD',
-                        help=f'of none, {", ".join(METHODS)}, several joined by +; or whole configs of a distilled '
-                             'student. none, the student alone, is always among them')
+                        help=f'none, {", ".join(METHODS)}, or several joined by +; or whole configs of a distilled '
+                             'student. none, the student alone, is always included')
+    parser.add_argument('--titles', nargs='+', metavar='METHOD=TITLE', default=[],
+                        help="what the report calls a method, ckd:0.5='CKD, half the weight' for example")
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], metavar='N', help='(default: 0 1 2)')
     parser.add_argument('--epochs', type=int, help="instead of the student's own; its schedule shrinks with them, and "
                                                    'loss weights that change by epochs do')
     parser.add_argument('--jobs', type=int, help='runs at a time (default: one a GPU, without GPUs one a core)')
     parser.add_argument('--out', type=Path, help='(default: work_dirs/compare_STUDENT_TEACHER)')
-    parser.add_argument('--metric', help="key of what is compared in MMEngine's log (default: a detector's mAP, a "
-                                         "classifier's top-1)")
-    parser.add_argument('--keep', action='store_true', help='leave the checkpoints of finished runs too')
+    parser.add_argument('--metric', help="key in MMEngine's log of the metric to compare (default: mAP of a "
+                                         'detector, top-1 of a classifier)')
+    parser.add_argument('--keep', action='store_true', help='keep the checkpoints of finished runs')
     parser.add_argument('--cfg-options', nargs='+', action=OptionsAction, default={},
                         help='override settings of every run, key=value; keys of the student: model.student...=')
     parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
-                        help="as of tools/train.py: the teacher's class for each of the student's, or a file")
+                        help="as for tools/train.py: the teacher's class for each of the student's, or a file")
     parser.add_argument('--report', type=Path, metavar='DIR', help='train nothing, write the report of this matrix')
     args = parser.parse_args()
     if args.class_map:
@@ -54,8 +56,12 @@ def parse_args() -> argparse.Namespace:
         lacking = [name for name in ('student', 'teacher', 'methods') if getattr(args, name) is None]
         if lacking:
             parser.error(f'needs STUDENT, --teacher and --methods, or --report DIR; not given: {", ".join(lacking)}')
-    elif args.student or args.teacher or args.methods:
-        parser.error('--report trains nothing; leave out STUDENT, --teacher and --methods')
+    elif args.student or args.teacher or args.methods or args.titles:
+        parser.error('--report trains nothing; leave out STUDENT, --teacher, --methods and --titles')
+    for title in args.titles:
+        if not all(title.rpartition('=')[::2]):
+            parser.error(f'--titles needs METHOD=TITLE, got {title!r}')
+    args.titles = dict(title.rsplit('=', 1) for title in args.titles)
     return args
 
 
@@ -69,7 +75,7 @@ def main() -> None:
         else:
             found = run_matrix(Settings(args.student, args.teacher, args.methods, args.seeds, out,
                                         args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric,
-                                        args.jobs, args.keep))
+                                        args.jobs, args.keep, args.titles))
     print(as_shown(out))
     if found.failed:
         sys.exit(1)

@@ -1,6 +1,6 @@
-"""Teach a small detector with a big one, and show what it gains: data, students, table, picture.
+"""Teach a small detector with a large one, and show what it gains: data, students, table, picture, report.html.
 
-Interrupted, it continues where it stopped; more seeds may join later.
+If it is interrupted, it continues where it stopped. More seeds may join later.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> None:
     size.add_argument('--quick', action='store_true', help='fewer scenes and steps: about two minutes')
     size.add_argument('--full', action='store_true', help='more scenes and steps, and a teacher that it trains')
     parser.add_argument('--seeds', nargs='+', type=int, default=DEMO.demo.seeds, metavar='N',
-                        help='of the students (default: 0)')
+                        help='for the students (default: 0)')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of other people's code, while models are built
     os.chdir(Path(__file__).resolve().parents[1])  # the configs' paths start there

@@ -1,6 +1,6 @@
-"""Teach a small classifier of handwritten digits with a bigger one: student alone, KD, CKD and PCKD over seeds.
+"""Teach a small classifier of handwritten digits with a larger one: student alone, KD, CKD and PCKD over seeds.
 
-Interrupted, it continues where it stopped; more seeds may join later.
+If it is interrupted, it continues where it stopped; more seeds may join later.
 """
 
 import argparse

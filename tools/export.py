@@ -11,10 +11,10 @@ from ckd_mmdet.versions import versions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--version', action='version', version=versions())
-    parser.add_argument('checkpoint')
-    parser.add_argument('out')
+    parser.add_argument('checkpoint', help='that tools/train.py wrote')
+    parser.add_argument('out', help='the file to write, a .pth')
     parser.add_argument('--overwrite', action='store_true', help='replace the file OUT if it is there')
-    parser.add_argument('--half', action='store_true', help='in half precision: half the size')
+    parser.add_argument('--half', action='store_true', help='write half precision, which takes half the space')
     parser.add_argument('--trust-checkpoint', action='store_true',
                         help='read a checkpoint that could run code; only if you trust whoever made it')
     args = parser.parse_args()

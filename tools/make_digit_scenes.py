@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument(
         '--hard',
         action='store_true',
-        help='more digits an image, smaller, fainter and partly hidden by others',
+        help='more digits per image, smaller, fainter and partly hidden by others',
     )
     parser.add_argument(
         '--out',

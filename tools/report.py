@@ -1,6 +1,6 @@
 """Write report.html of one training: curves, precision by class, photographs, errors, agreement with the teacher, cost.
 
-student.pth is run once over the validation images for that. Of a comparison, tools/compare.py writes the page itself.
+For that, student.pth is run once over the validation images. For a comparison, tools/compare.py writes the page itself.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('work_dir', type=Path, help='the folder that tools/train.py wrote to')
     parser.add_argument('--no-validation', action='store_true',
-                        help='leave out what needs the student: precision by class, photographs, errors')
+                        help='do not run the student: without precision by class, photographs and errors')
     args = parser.parse_args()
     warnings.filterwarnings('ignore')  # of other people's code
     with told_in_one_line():

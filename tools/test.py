@@ -52,8 +52,8 @@ PACKAGES = {
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)  # --show is not --show-dir
     parser.add_argument('--version', action='version', version=versions())
-    parser.add_argument('config', help='the plain or the distillation config; mmdet::... and mmpretrain::... too')
-    parser.add_argument('checkpoint')
+    parser.add_argument('config', help='plain or distilled; also mmdet::... or mmpretrain::...')
+    parser.add_argument('checkpoint', help='of the student, or of a training')
     parser.add_argument('--work-dir', help='where the metrics go')
     parser.add_argument('--out', help='write all predictions to this .pkl file')
     parser.add_argument('--show-dir', help='write pictures with the predictions to this folder under the work dir')

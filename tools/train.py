@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--version', action='version', version=versions())
     parser.add_argument('config', help='a config file, or mmdet::... and mmpretrain::... for an installed one')
     parser.add_argument('--teacher', help='distil a plain config: the config of a model that teaches it')
-    parser.add_argument('--teacher-checkpoint', help="its weights, a file or an address; by default the model zoo's")
+    parser.add_argument('--teacher-checkpoint', help="its weights, a file or a URL (default: the model zoo's)")
     parser.add_argument('--teacher-precision', choices=[choice for choice in PRECISIONS if choice],
                         help='how the teacher alone computes; auto is bf16 where the device does so natively, else '
                              "fp32; by default as the student's step")

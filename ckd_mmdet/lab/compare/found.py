@@ -64,6 +64,11 @@ class Found:
         return bool(self.summary['low'].notna().any())
 
     @property
+    def titles(self) -> dict[str, str]:
+        """How each method is called, finished or not: as ``--titles`` says, or by its name."""
+        return {**titles_of(list(self.matrix['methods'])), **self.matrix.get('titles', {})}
+
+    @property
     def methods(self) -> list[str]:
         """Those with a finished run, in the matrix's order."""
         return list(self.summary.index)

@@ -17,6 +17,7 @@ from ckd_mmdet.lab.compare.runs import FAILED, TEST, Run, finish_teacher, keep_f
 from ckd_mmdet.lab.jobs.processes import Job, cores, only_one, run_in_turn
 from ckd_mmdet.lab.jobs.progress import Progress
 from ckd_mmdet.lab.page.matrix import write_page
+from ckd_mmdet.lab.page.render import NAME
 
 TEACHER = 'the teacher'
 
@@ -63,7 +64,8 @@ def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float
         if boxes is not None and boxes.options(folder):
             command += ['--cfg-options', *boxes.options(folder)]
         first.append(Job(TEACHER, command, folder / 'output.log', make_threads(len(places))))
-    said = [f'{method.name}: refused, {method.refused.splitlines()[0]}' for method in matrix.methods if method.refused]
+    said = [f'{settings.out / NAME} shows what is finished, and reads itself anew']
+    said += [f'{method.name}: refused, {method.refused.splitlines()[0]}' for method in matrix.methods if method.refused]
 
     def show_so_far() -> None:
         write_page(settings.out, read_matrix(settings.out, settings.metric), running=True)

@@ -47,6 +47,7 @@ class Settings:
             mainly about, see :func:`ckd_mmdet.lab.compare.metric.main_metric`.
         jobs: Runs at a time; by default one a GPU, without GPUs one a core.
         keep: Whether a finished run keeps its last checkpoints, beside ``student.pth``.
+        titles: What the report calls a method, by its name.
 
     Raises:
         ValueError: If seeds, epochs or jobs make no sense.
@@ -63,6 +64,7 @@ class Settings:
     metric: str | None = None
     jobs: int | None = None
     keep: bool = False
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'jobs'):
@@ -110,6 +112,10 @@ def make_matrix(settings: Settings) -> Matrix:
     if ALONE not in names:
         names.insert(0, ALONE)
     check_names(names)
+    unknown = [name for name in settings.titles if name not in names]
+    if unknown:
+        raise ValueError(f'`--titles` needs METHOD=TITLE for a method of this command, got {unknown[0]!r}; the methods '
+                         f'are {", ".join(names)}.')
     try:
         teacher = read_teacher_config(settings.teacher)
     except BROKEN as error:
@@ -151,6 +157,7 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
     folder = matrix.settings.out
     path = folder / FILE
     ours = dict(matrix.identity, metric=matrix.settings.metric, seeds=matrix.seeds, no_teacher=matrix.no_teacher,
+                titles=dict(matrix.settings.titles),
                 methods={method.name: dict(folder=method.folder, config=method.digest, refused=method.refused)
                          for method in matrix.methods})
     if path.exists():
@@ -159,6 +166,7 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
         if differing:
             raise ValueError(f'{folder} holds another matrix: {"; ".join(differing)}. Nothing was changed there; take '
                              'another `--out`, or remove the folder.')
+        ours['titles'] = {**found.get('titles', {}), **ours['titles']}
         ours['seeds'] = sorted({*found['seeds'], *ours['seeds']})
         ours['methods'] = {**found['methods'], **ours['methods']}
     elif folder.exists() and (not folder.is_dir() or any(entry.name not in OURS for entry in folder.iterdir())):

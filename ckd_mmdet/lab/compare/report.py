@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from ckd_mmdet.lab.compare import plots
-from ckd_mmdet.lab.compare.found import Found, Trouble, read_matrix, titles_of
+from ckd_mmdet.lab.compare.found import Found, Trouble, read_matrix
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.statistics import gap_of
 from ckd_mmdet.lab.compare.verdict import verdict
@@ -34,7 +34,7 @@ def write_report(folder: Path, metric: str | None = None) -> Found:
     write_whole(folder / 'table.csv', found.summary.rename(for_csv).to_csv(index_label='method'))
     write_whole(folder / 'table.json', json.dumps(as_json(found), indent=2) + '\n')
     if not found.values.empty:
-        titles = {method: for_plot(title) for method, title in titles_of(found.methods).items()}
+        titles = {method: for_plot(found.titles[method]) for method in found.methods}
         write_whole(folder / 'by_epoch.png', plots.by_epoch(found.values, titles, found.teacher,
                                                            for_plot(found.written.title)))
         if len(found.methods) > 1:
@@ -83,7 +83,7 @@ def table(found: Found, digits: int) -> str:
     head = ['method', for_markdown(f'{found.written.title} mean ± sd'),
             f'Δ{found.written.points} vs none' + (' [95 % CI]' if found.intervals else ''), 'p (Holm)', 'gap closed',
             's/step', 'seeds']
-    titles = marked_titles_of(found.methods)
+    titles = marked_titles_of(found)
     rows = [[titles[method], mean_text(row, digits), difference_text(row, method, digits), p_text(row['p_holm']),
              share_text(row), seconds_text(row['seconds']), seeds_text(row)]
             for method, row in found.summary.iterrows()]
@@ -99,7 +99,7 @@ def pairs_table(found: Found, digits: int) -> str:
     methods.sort(key=lambda method: -found.summary.loc[method, 'mean'])
     alike = found.pairs['pairs'].nunique() == 1
     cells = {(row['method'], row['other']): _pair(row, digits, alike) for _, row in found.pairs.iterrows()}
-    titles = marked_titles_of(found.methods)
+    titles = marked_titles_of(found)
     rows = [[f'{i}. {titles[method]}', *(cells.get((method, other), '') for other in methods[1:])]
             for i, method in enumerate(methods, 1)]
     return markdown_table([['method', *(f'{i}.' for i in range(2, len(methods) + 1))], *rows])
@@ -107,7 +107,7 @@ def pairs_table(found: Found, digits: int) -> str:
 
 def not_started(found: Found) -> str:
     """One line of many methods: those that lack the same seeds are named together."""
-    titles = marked_titles_of(list(found.matrix['methods']))
+    titles = marked_titles_of(found)
     lacking: dict[str, list[str]] = {}
     for method, seeds in found.not_started.items():
         lacking.setdefault(', '.join(map(str, seeds)), []).append(titles[method])
@@ -115,9 +115,9 @@ def not_started(found: Found) -> str:
                      for seeds, methods in lacking.items())
 
 
-def marked_titles_of(methods: Sequence[str]) -> dict[str, str]:
-    """The same for Markdown."""
-    return {method: for_markdown(title) for method, title in titles_of(methods).items()}
+def marked_titles_of(found: Found) -> dict[str, str]:
+    """How each method is called, for Markdown."""
+    return {method: for_markdown(title) for method, title in found.titles.items()}
 
 
 def as_json(found: Found) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from ckd_mmdet.lab.compare.found import Found, titles_of
+from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.methods import ALONE
 
 ALPHA = 0.05
@@ -71,8 +71,7 @@ def _of_one_seed(found: Found, distilled: pd.DataFrame) -> str:
 
 
 def _names(found: Found, methods: Sequence[str]) -> str:
-    titles = titles_of(found.methods)
-    *most, last = [titles[method] for method in methods]
+    *most, last = [found.titles[method] for method in methods]
     return f'{", ".join(most)} and {last}' if most else last
 
 

@@ -98,7 +98,7 @@ def photographs(found: Found, kept: Mapping[str, Mapping[int, Kept]],
     Returns:
         Those whose files can be read, and the seed; ``None`` where there is none in common.
     """
-    titles = names_of(found.methods)
+    titles = names_of(found)
     shown = [method for method in (ALONE, *(groups(found) or [[]])[0]) if method in kept]
     common = set.intersection(*(set(kept[method]) for method in shown)) if shown else set()
     if not common:

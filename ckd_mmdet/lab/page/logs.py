@@ -47,7 +47,7 @@ def read_logs(folder: Path, found: Found) -> pd.DataFrame:
 
 def agreement_charts(logs: pd.DataFrame, found: Found) -> list[Chart]:
     """How far the students agree with their teacher by epoch, a chart for each value of each alignment."""
-    titles, styles, charts = names_of(found.methods), styles_of(found), []
+    titles, styles, charts = names_of(found), styles_of(found), []
     for name, title in AGREEMENT.items():
         keys = [key for key in logs.columns if key.partition('.')[2].startswith(name)]
         for key, group in product(keys, groups(found)):
@@ -68,7 +68,7 @@ def by_epoch(logs: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def cost_table(folder: Path, logs: pd.DataFrame, found: Found) -> Table:
     """Seconds and memory of a step, and how long a run took."""
-    titles, runs, rows = names_of(found.methods), read_runs(folder, found), []
+    titles, runs, rows = names_of(found), read_runs(folder, found), []
     steps = found.summary['seconds']
     for method in found.methods:
         own = logs[logs['method'] == method]

@@ -61,7 +61,7 @@ def content(folder: Path, found: Found, running: bool) -> dict[str, Any]:
 
 
 def _of_boxes(folder: Path, found: Found) -> dict[str, Any]:
-    titles, (kept, teacher) = names_of(found.methods), read_kept(folder, found)
+    titles, (kept, teacher) = names_of(found), read_kept(folder, found)
     shown, seed = photographs(found, kept, teacher)
     return dict(classes=classes_table(kept, teacher, titles), errors=errors_table(kept, teacher, titles),
                 photographs=shown, photographs_note=photographs_note(seed), whose='the students still err')
@@ -78,7 +78,7 @@ def _of_configs(folder: Path, found: Found) -> dict[str, Any]:
     methods = found.matrix['methods']
     settings = read_differences({name: folder / 'configs' / f'{method["folder"]}.py'
                                  for name, method in methods.items()}, ALONE)
-    titles, same = names_of(list(methods)), common(settings)
+    titles, same = names_of(found), common(settings)
     return dict(settings_common=same, settings_of={
         titles[method]: {key: value for key, value in own.items() if key not in same}
         for method, own in settings.items()})
@@ -86,7 +86,7 @@ def _of_configs(folder: Path, found: Found) -> dict[str, Any]:
 
 def results_table(found: Found) -> Table:
     """The numbers of ``table.md``."""
-    titles, digits, metric = names_of(found.methods), found.digits, found.written
+    titles, digits, metric = names_of(found), found.digits, found.written
     head = ['method', f'{metric.title}, mean ± sd', f'Δ{metric.points} to the student alone'
             + (' [95 % CI]' if found.intervals else ''), 'p (Holm)', 'gap closed', 's/step', 'seeds']
     rows = [Row([(titles[method], titles[method]), cell(mean_text(row, digits), row['mean']),
@@ -101,7 +101,7 @@ def results_table(found: Found) -> Table:
 
 def pairs_table(found: Found) -> Table:
     """Every two methods, the better one first."""
-    titles, digits = names_of(found.methods), found.digits
+    titles, digits = names_of(found), found.digits
     rows = [Row([(f'{titles[pair["method"]]} − {titles[pair["other"]]}', titles[pair['method']]),
                  cell(f'{pair["difference"]:+.{digits}f} [{pair["low"]:+.{digits}f}, {pair["high"]:+.{digits}f}]',
                       pair['difference']), number(pair['pairs'], '.0f')])
@@ -111,7 +111,7 @@ def pairs_table(found: Found) -> Table:
 
 def sizes_table(folder: Path, found: Found) -> Table:
     """The same metric of small, medium and large objects, where the validation set has such."""
-    titles, runs = names_of(found.methods), read_runs(folder, found)
+    titles, runs = names_of(found), read_runs(folder, found)
     rows = []
     for method in found.methods:
         rows.append(Row([(titles[method], titles[method]), *(
@@ -142,7 +142,7 @@ def _differences(found: Found) -> Chart | None:
     table = found.values[found.values['last']].pivot(index='seed', columns='method', values='value')
     seeds = {method: (table[method] - table[ALONE]).dropna().tolist() for method in summary.index}
     said = 'dot: mean; ' + ('bar: 95 % confidence interval; ' if found.intervals else '') + 'tick: one seed'
-    return difference_chart(f'Difference to the student alone ({said})', summary, seeds, names_of(found.methods),
+    return difference_chart(f'Difference to the student alone ({said})', summary, seeds, names_of(found),
                             styles_of(found), f'Δ {found.written.difference}',
                             gap_of(found.values, found.teacher) if found.no_gap is None else None)
 
@@ -150,7 +150,7 @@ def _differences(found: Found) -> Chart | None:
 def _curves(found: Found) -> list[Chart]:
     if found.values['epoch'].nunique() < 2:
         return []  # a point is no curve
-    lines, titles, styles = curves(found.values), names_of(found.methods), styles_of(found)
+    lines, titles, styles = curves(found.values), names_of(found), styles_of(found)
     band = ', mean over the seeds ± sd' if lines['count'].max() > 1 else ''
     charts = []
     for group in groups(found) or [[]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckd_mmdet.lab.compare.found import Found, titles_of
+from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.methods import ALONE, is_config
 
 IN_A_CHART = 6
@@ -10,9 +10,9 @@ IN_A_CHART = 6
 STUDENT_ALONE = 'student alone'
 
 
-def names_of(methods: list[str]) -> dict[str, str]:
+def names_of(found: Found) -> dict[str, str]:
     """How the page calls each method."""
-    return {**titles_of(methods), ALONE: STUDENT_ALONE}
+    return {**found.titles, ALONE: found.matrix.get('titles', {}).get(ALONE, STUDENT_ALONE)}
 
 
 def styles_of(found: Found) -> dict[str, int]:

@@ -177,6 +177,7 @@ def signals_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(('arguments', 'text'), [
     (('student.py', '--methods', 'kd'), 'not given: teacher'),
     ((), 'not given: student, teacher, methods'),
+    (('student.py', '--teacher', 't.py', '--methods', 'kd', '--titles', 'kd'), "--titles needs METHOD=TITLE, got 'kd'"),
     (('student.py', '--report', 'out'), '--report trains nothing')])
 def test_arguments_that_do_not_belong_together_are_refused(arguments: tuple, text: str, monkeypatch: pytest.MonkeyPatch,
                                                            capsys: pytest.CaptureFixture) -> None:

@@ -109,6 +109,7 @@ def test_senseless_settings_are_refused(changes: dict[str, Any], text: str, tmp_
 
 
 @pytest.mark.parametrize(('changes', 'text'), [
+    (dict(titles={'dkd': 'DKD'}), "`--titles` needs METHOD=TITLE for a method of this command, got 'dkd'"),
     (dict(methods=['kd', 'dark']), "'dark' is unknown; take of none, ckd"),
     (dict(checkpoint='gone.pth'), "`--teacher-checkpoint` needs a file that exists, 'gone.pth' does not"),
     (dict(teacher='gone.py'), '`teacher.config` needs a readable config'),

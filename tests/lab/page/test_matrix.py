@@ -104,6 +104,25 @@ def test_names_and_paths_stay_text(tmp_path: Path) -> None:
     assert page.count('&lt;script&gt;alert(1)') > 6
 
 
+def test_methods_are_called_as_people_say(tmp_path: Path) -> None:
+    scores = {'none': [0.40, 0.41, 0.42], 'a/kd.py': [0.50, 0.51, 0.52], 'ckd:0.5': [0.41, 0.43, 0.40]}
+    matrix = a_matrix(tmp_path, list(scores), [0, 1, 2], titles={'a/kd.py': 'KD, left out', 'none': 'baseline'})
+    keep_matrix(matrix)
+    keep_matrix(a_matrix(tmp_path, list(scores), [0], titles={'ckd:0.5': 'half'}))  # joins those of before
+    for method in matrix.methods:
+        for seed, score in enumerate(scores[method.name]):
+            path = tmp_path / 'runs' / method.folder / str(seed)
+            path.mkdir(parents=True)
+            (path / 'result.json').write_text(json.dumps(dict(
+                method=method.name, seed=seed, epochs=2, metrics={'coco/bbox_mAP': {'1': score / 2, '2': score}},
+                config='', seconds_per_step=1.0)))
+    said = content(tmp_path, read_matrix(tmp_path), running=False)
+    assert said['verdict'].startswith('KD, left out is better') and 'half cannot be' in said['verdict']
+    assert [row.cells[0][0] for row in said['results'].rows] == ['baseline', 'KD, left out', 'half']
+    assert list(said['settings_of']) == ['KD, left out', 'half']
+    assert [line.title for line in said['curves'][0].lines] == ['baseline', 'KD, left out', 'half']
+
+
 def test_while_a_matrix_runs_its_page_reads_itself_anew(play: Callable, tmp_path: Path,  # noqa: F811
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     written = []
