@@ -38,6 +38,9 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
         loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
     'features': dict(loss_alignment=dict(type='FeatureAlignmentLoss')),  # PCKD's, alone
     'boxes': dict(loss_boxes=dict(type='BoxLoss')),
+    'detrdistill': dict(  # weights in proportion as published, where boxes have an L1 term beside
+        loss_kd=dict(type='KDLoss', weight_by='confidence', loss_weight=1.0),
+        loss_boxes=dict(type='BoxLoss', weight_by='confidence', loss_weight=2.0)),
     'masks': dict(loss_masks=dict(type='MaskLoss')),
     'bckd': dict(  # weights in proportion as released
         loss_quality=dict(type='KDLoss', kind='quality', normalize='positives', loss_weight=1.0),
@@ -63,6 +66,7 @@ SAYS = {  # each in a few words, for `--help`
     'pckd': 'PCKD, contrast of categories, category centres and features',
     'features': "PCKD's features alone",
     'boxes': "the boxes, both sides' decoded, by GIoU",
+    'detrdistill': "DETRDistill, classes and boxes of all queries, paired with the teacher's",
     'masks': "the masks of Mask R-CNN and its kin, pixel by pixel",
     'bckd': "BCKD, class probabilities and boxes where the two sides' probabilities differ",
     'ld': 'LD, the distributions of where the edges of a box are, of two heads such as GFL',
@@ -81,8 +85,9 @@ SUREST = dict(type='ForegroundPlus', k=1024)
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, boxes, masks, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one seed). The released CKD is
-# `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, for no other heads.
+# dist, boxes, detrdistill, masks, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one seed). The
+# released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, and for no
+# other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -123,7 +128,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'mgd': Recipe(None, 1.0, one_stage=dict(loss_mgd=dict(alpha=2e-5, mask_ratio=0.65))),
     },
     # the weight of KD-DETR (arXiv 2211.08071), which has 5 times an L1 beside it
-    'QueryAligner': {**OBJECTS, 'boxes': Recipe(ALL, 2.0, dict(loss_boxes=dict(weight_by='confidence')))},
+    'QueryAligner': {**OBJECTS, 'boxes': Recipe(ALL, 2.0, dict(loss_boxes=dict(weight_by='confidence'))),
+                     'detrdistill': Recipe(ALL, 1.0, aligner=dict(pair='teacher'))},
     'ObjectAligner': {**OBJECTS, 'boxes': Recipe(ALL, 1.0, dict(loss_boxes=dict(weight_by='better')))},
 }
 
@@ -137,6 +143,7 @@ SUITS: dict[str, dict[str, int]] = {
     'pckd': dict(softmax=1, images=2),
     'features': dict(softmax=1, images=1),
     'boxes': dict(softmax=1, sigmoid=1, mixed=1),
+    'detrdistill': dict(softmax=1, sigmoid=1, mixed=1),
     'masks': dict(softmax=1),
     'bckd': dict(sigmoid=1, mixed=1),
     'ld': dict(sigmoid=1),

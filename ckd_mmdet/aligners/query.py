@@ -18,6 +18,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from .base import Aligner, true_boxes
+from .query_pairs import paired_queries
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,35 @@ class QueryAligner(Aligner):
     logits are those of the query that the head's own ``assigner`` gives it. An object for which one of the sides has no
     query left is left out. Denoising and auxiliary queries are never matched.
 
+    With ``pair='teacher'`` all predictions are paired instead, of the two sides by least cost, see
+    :func:`ckd_mmdet.aligners.query_pairs.pair_costs` (DETRDistill, arXiv 2211.10156). Most of them hold no object: rows
+    have no labels then, and losses weigh them by the teacher's confidence, with ``weight_by='confidence'``.
+
     Args:
         layers: ``'last'``, the last decoder layer of each side; or ``'all'``: every layer answers for every object,
             layer by layer, and ``level_ids`` are the layers. Both sides then need as many.
+        pair: By ``'objects'``, or all predictions with those of the ``'teacher'``.
 
     Raises:
-        ValueError: If ``layers`` is neither.
+        ValueError: If an argument is none of these.
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths'})
     lacks = {'masks': 'its queries have none'}
 
-    def __init__(self, layers: str = 'last') -> None:
+    def __init__(self, layers: str = 'last', pair: str = 'objects') -> None:
         if layers not in ('last', 'all'):
             raise ValueError(f"`QueryAligner` needs `layers` to be 'last' or 'all', got {layers!r}.")
+        if pair not in ('objects', 'teacher'):
+            raise ValueError(f"`QueryAligner` needs `pair` to be 'objects' or 'teacher', got {pair!r}.")
         self.layers = layers
+        self.pair = pair
+
+    def gives_labels(self, student: nn.Module) -> bool | None:
+        return self.pair == 'objects'
+
+    def rows_in_words(self, student: nn.Module) -> str:
+        return super().rows_in_words(student) if self.pair == 'objects' else 'one a pair of queries'
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         scorings = query_scoring(student, 'student', 'QueryAligner'), query_scoring(teacher, 'teacher', 'QueryAligner')
@@ -78,6 +93,9 @@ class QueryAligner(Aligner):
         known, samples = in_classes_of_teacher(data_samples, classes)
         theirs = Queries.asked(teacher, feats, samples)
         layers = list(range(len(ours))) if self.layers == 'all' else [-1]
+        if self.pair == 'teacher':
+            shared = classes or SharedClasses.all(ours.head.num_classes)
+            return paired_queries(ours, theirs, layers, data_samples, shared)
         images, labels = image_ids(data_samples), torch.cat([sample.gt_instances.labels for sample in data_samples])
         student_rows, teacher_rows, objects, levels = [], [], [], []
         boxes: tuple[list[Tensor], list[Tensor]] = [], []
@@ -201,6 +219,14 @@ class Queries:
             [queries.new_tensor([*size, *size]).expand(len(sample.gt_instances), 4)
              for size, sample in zip(sizes, data_samples, strict=True)])
         return self.scores[layer][places], boxes, queries >= 0
+
+    def of_image(self, layer: int, image: int, sample: BaseDataElement) -> tuple[Tensor, Tensor]:
+        """Scores ``(q, c)`` of the queries of a layer and an image that may be matched; and their boxes, corners in
+        pixels, ``(q, 4)``."""
+        scores, boxes, kept = self.scores[layer, image], self.boxes[layer, image], self.kept[layer]
+        height, width = _as_sized(sample, self.of_batch)['img_shape']
+        corners = bbox_cxcywh_to_xyxy(boxes.float()) * boxes.new_tensor([width, height, width, height]).float()
+        return (scores, corners) if kept is None else (scores[kept[image]], corners[kept[image]])
 
     @torch.no_grad()
     def _match(self, layer: int, image: int, sample: BaseDataElement) -> Tensor:

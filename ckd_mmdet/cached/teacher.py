@@ -246,6 +246,10 @@ def asking_cache(name: str, cfg: Mapping) -> dict:
         raise ValueError(f"`alignments.{name}.aligner` has `through`, as `--method crosskd`: the student's features "
                          "pass the teacher's head, which a cache does not have. Take `--method kd` or `--method ckd`, "
                          'or a live teacher.')
+    if kind is QueryAligner and aligner.get('pair', 'objects') != 'objects':
+        raise ValueError(f"`alignments.{name}.aligner` has `pair={aligner['pair']!r}`, as `--method detrdistill`, and "
+                         'a cache keeps what the teacher says of the objects. Take `--method kd` or `--method ckd`, '
+                         'or a live teacher.')
     for selector in _listed(cfg.get('selector')):
         if kind is DenseAligner and str(selector.get('type')).rpartition('.')[2] == 'Random':
             raise ValueError(f'`alignments.{name}.selector` is Random, each row as likely as any other, and a cache '

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from .base import RowLoss, positives
 
-KINDS, NORMALIZE = ('divergence', 'quality'), ('weights', 'positives')
+KINDS, NORMALIZE, WEIGHTS = ('divergence', 'quality'), ('weights', 'positives'), (None, 'confidence')
 
 
 @MODELS.register_module()
 class KDLoss(RowLoss):
-    """Divergence of each row's class distribution from the teacher's (KD, arXiv 1503.02531): the honest control.
+    r"""Divergence of each row's class distribution from the teacher's (KD, arXiv 1503.02531): the honest control.
 
     Between heads with one sigmoid a class it is the sum of the classes' binary divergences. So it is between a softmax
     and a sigmoid head: each gives the probability of every shared class, the softmax among all of its classes and
@@ -36,6 +36,9 @@ class KDLoss(RowLoss):
         normalize: ``'weights'``, the mean over rows; or ``'positives'``, their sum divided by the number of them that
             hold an object (at least 1; on several GPUs of all ranks), as detectors weigh their own losses. That
             needs labels, and a selector that leaves every row with an object.
+        weight_by: ``'confidence'`` weighs a row by the teacher's greatest probability of a class, :math:`w_i`, and the
+            mean over rows becomes :math:`\sum_i w_i \ell_i / \sum_i w_i`; for rows of which most hold no object, all
+            queries of a DETR for example. ``None``: rows count alike.
         loss_weight: Factor of the mean over rows.
         preview: ``dict(base=1.005)`` lets hard rows count little as yet, see :class:`Preview`.
 
@@ -45,7 +48,7 @@ class KDLoss(RowLoss):
 
     def __init__(self, temperature: float = 1.0, standardize: bool = False, kind: str = 'divergence',
                  beta: float = 1.0, normalize: str = 'weights', loss_weight: float | str | Mapping = 1.0,
-                 preview: Mapping | None = None) -> None:
+                 preview: Mapping | None = None, weight_by: str | None = None) -> None:
         super().__init__(loss_weight, preview)
         positive(temperature, 'temperature', 'KDLoss')
         one_of(kind, KINDS, 'kind', 'KDLoss')
@@ -58,7 +61,10 @@ class KDLoss(RowLoss):
         self.standardize = standardize
         self.kind = kind
         self.beta = beta
+        if weight_by not in WEIGHTS:
+            raise ValueError(f'`KDLoss` needs `weight_by` to be one of {WEIGHTS}, got {weight_by!r}.')
         self.normalize = normalize
+        self.weight_by = weight_by
         self.counts_positives = normalize == 'positives'
         if standardize:
             self.scorings = frozenset({'softmax'})
@@ -69,7 +75,12 @@ class KDLoss(RowLoss):
 
     def unweighted(self, aligned: AlignedSamples, *, epoch: int) -> Tensor:
         rows = self.previewed(aligned, epoch=epoch)
-        return rows.sum() / positives(aligned, self) if self.counts_positives else rows.mean()
+        if self.weight_by is None:
+            return rows.sum() / positives(aligned, self) if self.counts_positives else rows.mean()
+        teacher = aligned.teacher.probabilities(aligned.num_classes, aligned.scoring)
+        weights = teacher.amax(1).detach()
+        total = positives(aligned, self) if self.counts_positives else weights.sum().clamp(min=1e-6)
+        return (weights * rows).sum() / total
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         student, teacher = samples.student.logits, samples.teacher.logits
