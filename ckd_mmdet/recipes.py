@@ -127,7 +127,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'fgd': Recipe(None, 1.0, one_stage=dict(loss_fgd=dict(alpha=1e-3, beta=5e-4, gamma=5e-4, lambda_=5e-6))),
         'mgd': Recipe(None, 1.0, one_stage=dict(loss_mgd=dict(alpha=2e-5, mask_ratio=0.65))),
     },
-    # the weight of KD-DETR (arXiv 2211.08071), which has 5 times an L1 beside it
+    # boxes: the weight that DETR itself gives GIoU (arXiv 2005.12872), which has 5 times an L1 beside it
     'QueryAligner': {**OBJECTS, 'boxes': Recipe(ALL, 2.0, dict(loss_boxes=dict(weight_by='confidence'))),
                      'detrdistill': Recipe(ALL, 1.0, aligner=dict(pair='teacher'))},
     'ObjectAligner': {**OBJECTS, 'boxes': Recipe(ALL, 1.0, dict(loss_boxes=dict(weight_by='better')))},

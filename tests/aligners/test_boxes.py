@@ -12,6 +12,7 @@ from ckd_mmdet.aligners import Aligner
 from ckd_mmdet.aligners.decoding import decoded
 from ckd_mmdet.alignment import build_alignment
 from ckd_mmdet.boxes import Truths
+from ckd_mmdet.cached.teacher import asking_cache
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.functional import overlap, valuable_region
 from ckd_mmdet.pairing import RowPairing
@@ -217,6 +218,13 @@ def test_distributions_of_edges_are_those_of_the_rows_and_their_mean_is_the_box(
         here = answer.image_ids == image
         levels = every[here].split([len(level) for level in regressed._levels(rows.device)])
         assert torch.equal(near[here], valuable_region(levels, sample.gt_instances.bboxes))
+
+
+@pytest.mark.parametrize('aligner', ['DenseAligner', 'QueryAligner', 'ObjectAligner', 'RoIAligner'])
+def test_a_cache_has_no_boxes_and_says_so(aligner: str) -> None:
+    cfg = dict(aligner=dict(type=aligner), losses=dict(loss_boxes=dict(type='BoxLoss')))
+    with pytest.raises(ValueError, match="requires \\['boxes'\\].*a cache keeps the teacher's scores and not where"):
+        build_alignment('rows', asking_cache('rows', cfg))
 
 
 def test_plain_deltas_and_other_bins_are_refused_where_distributions_are_asked_for() -> None:
