@@ -125,6 +125,9 @@ class RowPairing(Pairing):
         student, teacher = (self._side(answer, which, rows) for which in range(2))
         aligned = AlignedSamples(student, teacher, len(self.classes), labels, image_ids, kind_of(self.scorings), views,
                                  filtered=True, valuable=None if valuable is None else valuable[rows])
+        if self.alignment.needing('regions'):
+            assert answer.regions is not None  # as the aligner's `provides` says
+            aligned = replace(aligned, regions=answer.regions[rows])
         if self.alignment.needing('distributions'):
             aligned = self._distributed(aligned, answer, rows)
         if self.alignment.needing('masks'):

@@ -37,6 +37,8 @@ METHODS: dict[str, dict[str, dict]] = {  # the losses of each, by name
         loss_centers=dict(type='CenterAlignmentLoss', loss_weight=1.0),
         loss_features=dict(type='FeatureAlignmentLoss', loss_weight=20.0)),
     'features': dict(loss_alignment=dict(type='FeatureAlignmentLoss')),  # PCKD's, alone
+    'ckd_features': dict(loss_ckd_features=dict(type='CKDLoss', on='features', contrast='student_teacher',
+                                                temperature=0.1, negatives='other_label', overlap=0.5)),
     'boxes': dict(loss_boxes=dict(type='BoxLoss')),
     'detrdistill': dict(  # weights in proportion as published, where boxes have an L1 term beside
         loss_kd=dict(type='KDLoss', weight_by='confidence', loss_weight=1.0),
@@ -65,6 +67,7 @@ SAYS = {  # each in a few words, for `--help`
     'dist': 'DIST, correlations within a row and over the rows',
     'pckd': 'PCKD, contrast of categories, category centres and features',
     'features': "PCKD's features alone",
+    'ckd_features': 'CKD of features: of RoIs, among other labels and places',
     'boxes': "the boxes, both sides' decoded, by GIoU",
     'detrdistill': "DETRDistill, classes and boxes of all queries, paired with the teacher's",
     'masks': "the masks of Mask R-CNN and its kin, pixel by pixel",
@@ -85,9 +88,9 @@ SUREST = dict(type='ForegroundPlus', k=1024)
 OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1.0), 'dist': Recipe(ALL, 1.0)}
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
-# dist, boxes, detrdistill, masks, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one seed). The
-# released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, and for no
-# other heads.
+# dist, ckd_features, boxes, detrdistill, masks, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one
+# seed). The released CKD is `All` with weight 0.1 on RoIs (arXiv 2404.14109), configs/_base_/alignments/roi_ckd.py, and
+# for no other heads.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -104,6 +107,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         'dist': Recipe(ALL, 1.0),
         'pckd': Recipe(dict(type='ForegroundPlus', k=64), 0.25, dict(loss_features=dict(expansion=2))),
         'features': Recipe(dict(type='ForegroundPlus', k=64), 5.0, dict(loss_alignment=dict(expansion=2))),
+        'ckd_features': Recipe(dict(type='ForegroundPlus', k=64), 'balance:0.5',
+                               dict(loss_ckd_features=dict(anchors='foreground'))),
         'boxes': Recipe(FOREGROUND, 1.0, dict(loss_boxes=dict(weight_by='better')), shares=True),
         'masks': Recipe(FOREGROUND, 1.0, shares=True),
     },
@@ -142,6 +147,7 @@ SUITS: dict[str, dict[str, int]] = {
     'dist': dict(softmax=1, images=2),
     'pckd': dict(softmax=1, images=2),
     'features': dict(softmax=1, images=1),
+    'ckd_features': dict(softmax=2),
     'boxes': dict(softmax=1, sigmoid=1, mixed=1),
     'detrdistill': dict(softmax=1, sigmoid=1, mixed=1),
     'masks': dict(softmax=1),

@@ -90,6 +90,8 @@ class AlignedSamples:
     """Which rows have a box on both sides, shape ``(n,)``, bool; ``None``: all, where any has."""
     truths: Tensor | None = None
     """The true box of each row with an object, shape ``(n, 4)``, as :attr:`Side.boxes`; of others any."""
+    regions: Tensor | None = None
+    """What each row is of, corners in pixels of the batch, shape ``(n, 4)``: of a RoI head its RoIs."""
     valuable: Tensor | None = None
     """Which rows are near an object, shape ``(n,)``, bool, see :func:`ckd_mmdet.functional.valuable_region`."""
 
@@ -99,7 +101,7 @@ class AlignedSamples:
     def select(self, index: Tensor) -> AlignedSamples:
         """The rows at ``index``, shape ``(m,)``, int64."""
         parts = {name: getattr(self, name) for name in
-                 ('labels', 'image_ids', 'views', 'boxed', 'truths', 'valuable')}
+                 ('labels', 'image_ids', 'views', 'boxed', 'truths', 'regions', 'valuable')}
         return replace(self, student=self.student.select(index), teacher=self.teacher.select(index), joined=None,
                        **{name: part[index] for name, part in parts.items() if part is not None})
 

@@ -24,7 +24,7 @@ class Aligner(ABC):
 
     provides: ClassVar[frozenset[str]]
     """What it gives to losses and selectors: of ``{'logits', 'labels', 'image_ids', 'level_ids', 'features',
-    'centers', 'boxes', 'truths', 'distributions', 'valuable', 'masks'}``, or ``{'maps', 'boxes'}``."""
+    'centers', 'boxes', 'truths', 'distributions', 'valuable', 'masks', 'regions'}``, or ``{'maps', 'boxes'}``."""
     lacks: ClassVar[Mapping[str, str]] = {}
     """Why it cannot give some of them."""
 

@@ -63,6 +63,7 @@ class DenseAligner(Aligner):
                           'valuable'})
     lacks = {'features': 'a dense head scores by a convolution that the anchors of all places share: it has no '
                          'category centres, and no feature of a row',
+             'regions': 'its rows are anchors, of which many are at one object',
              'masks': 'RTMDet-Ins and CondInst make each mask by filters of its own, other dense heads make none'}
 
     def __init__(self, head: str = 'bbox_head', through: int | None = None) -> None:

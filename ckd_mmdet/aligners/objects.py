@@ -71,7 +71,8 @@ class ObjectAligner(Aligner):
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'boxes', 'truths'})
     lacks = {'distributions': 'its two sides may be heads of different kinds',
-             'masks': 'its two sides may be heads of different kinds'}
+             'masks': 'its two sides may be heads of different kinds',
+             'regions': 'its rows are objects, each another one'}
 
     def scorings(self, student: nn.Module, teacher: nn.Module) -> tuple[Scoring, Scoring]:
         return scorer_of(student, 'student').scoring('student'), scorer_of(teacher, 'teacher').scoring('teacher')

@@ -53,7 +53,7 @@ class QueryAligner(Aligner):
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'level_ids', 'boxes', 'truths'})
-    lacks = {'masks': 'its queries have none'}
+    lacks = {'masks': 'its queries have none', 'regions': 'its rows are objects, each another one'}
 
     def __init__(self, layers: str = 'last', pair: str = 'objects') -> None:
         if layers not in ('last', 'all'):

@@ -53,7 +53,7 @@ class RoIAligner(Aligner):
     """
 
     provides = frozenset({'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes', 'truths',
-                          'masks'})
+                          'masks', 'regions'})
     lacks = {'distributions': 'a RoI head regresses plain numbers, which BoxLoss compares'}
 
     def __init__(self, stage: int | None = None) -> None:

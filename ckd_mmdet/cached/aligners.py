@@ -207,7 +207,7 @@ class CachedRoIAligner(RoIAligner):
         layers = (layer, of_teacher.detach()) if layer is not None and of_teacher is not None else None
         labels = torch.cat([self._labels(tape.model, sample, rois[rois[:, 0] == image, 1:])
                             for image, sample in enumerate(data_samples)])
-        return Answer(ours, theirs, labels, rois[:, 0].long(), layers=layers)
+        return Answer(ours, theirs, labels, rois[:, 0].long(), layers=layers, regions=rois[:, 1:])
 
     def _assigner(self, student: nn.Module) -> Any:
         assigner = getattr(student.roi_head, 'bbox_assigner', None)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .checks import one_of, paired_logits, positive
 
-CONTRASTS = ('teacher_student', 'student_student', 'symmetric')
+CONTRASTS = ('teacher_student', 'student_teacher', 'student_student', 'symmetric')
 TERMS = ('both', 'intra', 'inter')
 WHOLE = 2 ** 22
 """Most pairs of rows whose cosines are held at once; of more they come in blocks, computed again for the gradient."""
@@ -44,9 +44,11 @@ def ckd_loss(
         teacher: The teacher's logits of the same samples, shape ``(n, c)``; no gradient flows to it.
         temperature: :math:`\tau > 0`.
         contrast: Whose rows are compared with a negative. ``'teacher_student'``, as released: the anchor's teacher row
-            with the negative's student row. ``'student_student'``: both student rows, :math:`s_i \cdot s_j` in place
-            of :math:`G_{ij}` for :math:`j \ne i`, as summaries describe the paper. ``'symmetric'``: the mean of the
-            losses of :math:`G` and of its transpose, :math:`G_{ji} = t_j \cdot s_i`.
+            with the negative's student row. ``'student_teacher'``: the anchor's student row with the negative's teacher
+            row, :math:`G_{ji}`, so that gradient reaches each row by its own loss alone. ``'student_student'``: both
+            student rows, :math:`s_i \cdot s_j` in place of :math:`G_{ij}` for :math:`j \ne i`, as summaries describe
+            the paper. ``'symmetric'``: the mean of the losses of :math:`G` and of its transpose,
+            :math:`G_{ji} = t_j \cdot s_i`.
         terms: ``'intra'`` is :math:`-G_{ii} / \tau` alone, ``'inter'`` the logarithm of the sum alone, ``'both'`` their
             sum.
         negatives: Whether ``j`` is a negative of the anchor ``i``, shape ``(n, n)``, bool; a sample is never its own,
@@ -77,9 +79,12 @@ def ckd_loss(
         if terms == 'intra':
             return -own
         sums = partial(_log_sums, negatives=negatives, temperature=temperature)
-        inter = sums(s, s, own) if contrast == 'student_student' else sums(t, s)
-        if contrast == 'symmetric':
-            inter = (inter + sums(s, t)) / 2
+        if contrast == 'student_student':
+            inter = sums(s, s, own)
+        elif contrast == 'symmetric':
+            inter = (sums(t, s) + sums(s, t)) / 2
+        else:
+            inter = sums(t, s) if contrast == 'teacher_student' else sums(s, t)
         return inter if terms == 'inter' else inter - own
 
 

@@ -31,7 +31,8 @@ class DistillLoss(nn.Module, ABC, Generic[Aligned]):
 
     requires: frozenset[str]
     """What the aligner must provide, of ``{'logits', 'labels', 'image_ids', 'features', 'centers', 'boxes',
-    'truths', 'distributions', 'valuable', 'masks'}``, or of ``{'maps', 'boxes'}``."""
+    'truths', 'distributions', 'valuable', 'masks',
+    'regions'}``, or of ``{'maps', 'boxes'}``."""
     scorings: frozenset[str] = frozenset({'softmax', 'sigmoid', 'mixed'})
     """Kinds of heads between which it makes sense, see :class:`ckd_mmdet.samples.AlignedSamples`."""
     least_columns: int = 1
@@ -205,3 +206,17 @@ def zero_of(tensors: Iterable[Tensor]) -> Tensor:
     """Zero with a graph to each of the tensors, whatever they hold: on no rank of a DDP run is one left out."""
     zeros = [(tensor if tensor.ndim else tensor[None])[:0].sum().float() for tensor in tensors]
     return torch.stack(zeros).sum() if zeros else torch.zeros(())
+
+
+def feature_widths(widths: Widths, loss: DistillLoss) -> tuple[int, int]:
+    """Widths of the student's and of the teacher's features."""
+    if len(widths.student) != 1 or len(widths.teacher) != 1:
+        raise ValueError(f'`{type(loss).__name__}` needs one width of features a side, got {list(widths.student)} of '
+                         f'the student and {list(widths.teacher)} of the teacher; take an aligner of rows.')
+    return widths.student[0], widths.teacher[0]
+
+
+def in_full(part: nn.Module, rows: Tensor) -> Tensor:
+    """What a learned part makes of rows, in its own precision: autocast would halve it."""
+    with torch.autocast(rows.device.type, enabled=False):
+        return part(rows.to(next(part.parameters()).dtype))

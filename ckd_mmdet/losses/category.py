@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from ckd_mmdet.functional import category_contrast, center_alignment, center_scores, feature_alignment
 from ckd_mmdet.functional.category import TARGETS
 from ckd_mmdet.functional.checks import one_of, positive
@@ -12,7 +11,7 @@ from ckd_mmdet.registry import MODELS
 from ckd_mmdet.samples import AlignedSamples, Widths
 from torch import Tensor, nn
 
-from .base import DistillLoss, RowLoss, given
+from .base import DistillLoss, RowLoss, feature_widths, given, in_full
 from .norm import ChannelNorm
 
 
@@ -61,15 +60,15 @@ class CategoryContrastLoss(RowLoss):
         return dict(zip(('student', 'teacher'), self.parts, strict=True))
 
     def new_parts(self, widths: Widths) -> list[nn.Module]:
-        ours, theirs = _feature_widths(widths, self)
+        ours, theirs = feature_widths(widths, self)
         return [nn.Linear(ours, ours), nn.Linear(ours, theirs)]
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         self.check_built()
         features = given(samples.student.features, 'features', self)
         centers = [given(side.centers, 'centers', self) for side in (samples.student, samples.teacher)]
-        ours = center_scores(_in_full(self.embeddings['student'], features), centers[0])
-        theirs = center_scores(_in_full(self.embeddings['teacher'], features), centers[1].detach())
+        ours = center_scores(in_full(self.embeddings['student'], features), centers[0])
+        theirs = center_scores(in_full(self.embeddings['teacher'], features), centers[1].detach())
         return category_contrast(ours, theirs, given(samples.labels, 'labels', self), temperature=self.temperature,
                                  target=self.target, check=not samples.filtered)
 
@@ -107,14 +106,14 @@ class FeatureAlignmentLoss(RowLoss):
         return self.parts[0]
 
     def new_parts(self, widths: Widths) -> list[nn.Module]:
-        ours, theirs = _feature_widths(widths, self)
+        ours, theirs = feature_widths(widths, self)
         hidden = self.expansion * theirs
         return [nn.Sequential(nn.Linear(ours, hidden), ChannelNorm(hidden), nn.ReLU(), nn.Linear(hidden, theirs))]
 
     def per_sample(self, samples: AlignedSamples, *, epoch: int) -> Tensor:
         self.check_built()
         ours, theirs = (given(side.features, 'features', self) for side in (samples.student, samples.teacher))
-        return feature_alignment(_in_full(self.mlp, ours), theirs)
+        return feature_alignment(in_full(self.mlp, ours), theirs)
 
 
 @MODELS.register_module()
@@ -150,7 +149,7 @@ class CenterAlignmentLoss(DistillLoss[AlignedSamples]):
         return self.parts[0] if len(self.parts) else None
 
     def new_parts(self, widths: Widths) -> list[nn.Module]:
-        ours, theirs = _feature_widths(widths, self)
+        ours, theirs = feature_widths(widths, self)
         if ours != theirs and not self.project:
             raise ValueError(f'`CenterAlignmentLoss` compares last layers of one width, got {ours} inputs of the '
                              f"student's and {theirs} of the teacher's; take `project=True`, which learns a linear map "
@@ -162,22 +161,8 @@ class CenterAlignmentLoss(DistillLoss[AlignedSamples]):
         student, teacher = aligned.student, aligned.teacher
         ours, theirs = (given(side.centers, 'centers', self) for side in (student, teacher))
         if self.projector is not None:
-            ours = _in_full(self.projector, ours)
+            ours = in_full(self.projector, ours)
         return center_alignment(ours, theirs, student.biases, teacher.biases).mean()
 
     def of_student(self, aligned: AlignedSamples) -> list[Tensor]:
         return aligned.student.tensors()
-
-
-def _feature_widths(widths: Widths, loss: DistillLoss) -> tuple[int, int]:
-    """Widths of the student's and of the teacher's features."""
-    if len(widths.student) != 1 or len(widths.teacher) != 1:
-        raise ValueError(f'`{type(loss).__name__}` needs one width of features a side, got {list(widths.student)} of '
-                         f'the student and {list(widths.teacher)} of the teacher; take an aligner of rows.')
-    return widths.student[0], widths.teacher[0]
-
-
-def _in_full(part: nn.Module, rows: Tensor) -> Tensor:
-    """What a learned part makes of rows, in its own precision: autocast would halve it."""
-    with torch.autocast(rows.device.type, enabled=False):
-        return part(rows.to(next(part.parameters()).dtype))

@@ -1,22 +1,52 @@
 """What RoIAligner refuses, and how it pairs a head with stages with one that has none."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from ckd_mmdet.aligners import RoIAligner
 from ckd_mmdet.aligners.roi import extracting_level_by_level
+from ckd_mmdet.alignment import build_alignment
+from ckd_mmdet.auto import distill_config
 from ckd_mmdet.samples import Widths
+from ckd_mmdet.taps import ModuleTap
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import nn
 
 from tests.aligners.scenes import CASES, answered, ask, copied, hear, task_loss
-from tests.toys import toy_batch, toy_config, toy_model
+from tests.toys import saved_teacher, toy_batch, toy_config, toy_model
 
 ROI_CASES = [name for name, (kind, _, _) in CASES.items() if kind == 'RoIAligner']
 
 
 def built(name: str, num_classes: int = 3, seed: int = 0) -> nn.Module:
     return toy_model(toy_config(name, num_classes), seed).train()
+
+
+# A contrast of features that leaves out what overlaps
+
+
+def test_a_contrast_of_features_knows_the_rois(tmp_path: Path) -> None:
+    model = Config(dict(default_scope='mmdet', model=toy_config('faster_rcnn')))
+    made = distill_config(model, model, 'ckd_features', teacher_checkpoint=saved_teacher(tmp_path, model.model))
+    student = MODELS.build(made.model).train()
+    student.distillation.pair(student, None)
+    batch = student.data_preprocessor(toy_batch(num_items=[3, 3]), True)
+    losses = student(**batch, mode='loss')
+    assert losses['roi.loss_ckd_features'] > 0 and losses['roi.gradient_ratio_ckd_features'] > 0
+    with ModuleTap(student.roi_head.bbox_roi_extractor, 'extractor') as tap:
+        rows = student.distillation.align(student, student.forward_alone, **batch)['roi']
+    rois = tap.only().arg(1, 'rois')
+    own = torch.cat([rows.image_ids[:, None], rows.regions], 1)
+    assert (own[:, None] == rois).all(2).any(1).all() and len(own.unique(dim=0)) > 3
+    dense = Config(dict(default_scope='mmdet', model=toy_config('retinanet')))
+    with pytest.raises(ValueError, match='`alignments.dense` pairs a CKDLoss, which requires .*many are at one object'):
+        build_alignment('dense', dict(aligner=dict(type='DenseAligner'),
+                                      losses=dict(loss_ckd=dict(type='CKDLoss', overlap=0.5))))
+    with pytest.raises(ValueError, match="`method='ckd_features'` has no recipe for the rows of a DenseAligner"):
+        distill_config(dense, dense, 'ckd_features', teacher_checkpoint='weights.pth')
 
 
 # Before training

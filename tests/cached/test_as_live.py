@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ckd_mmdet.cached.teacher import CachedTeacher
+from ckd_mmdet.functional import little_overlap
 from ckd_mmdet.lab.datasets.digit_scenes import CLASSES
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS
@@ -50,6 +51,21 @@ def test_a_class_map_pairs_the_same_columns(name: str, digits: Path, tmp_path: P
     assert ours.num_classes == 9 and len(ours) == len(theirs_rows) > 0
     assert torch.equal(ours.student.logits, theirs_rows.student.logits)
     torch.testing.assert_close(ours.teacher.logits, half(theirs_rows.teacher.logits), rtol=2e-3, atol=1e-4)
+
+
+def test_boxes_of_a_cache_are_regions_that_may_overlap(runs: tuple[Config, Config]) -> None:
+    cfg = copy.deepcopy(runs[1])
+    name = next(name for name, one in cfg.model.alignments.items() if one.aligner.type.endswith('RoIAligner'))
+    cfg.model.alignments[name].losses = dict(loss_ckd=dict(type='CKDLoss', overlap=0.5))
+    model = MODELS.build(cfg.model).train()
+    model.distillation.pair(model, CLASSES)
+    np.random.seed(0)
+    one = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))[2]
+    batch = model.data_preprocessor(dict(inputs=[one['inputs']], data_samples=[one['data_samples']]), training=True)
+    rows = model.distillation.align(model, model.forward_alone, **batch)[name]
+    assert rows.regions.shape == (len(rows), 4) and (rows.regions[:, 2:] > rows.regions[:, :2]).all()
+    allowed = little_overlap(rows.regions, rows.image_ids, 0.5)
+    assert not allowed.all() and allowed.any()
 
 
 def test_a_run_that_is_resumed_equals_one_that_was_not(runs: tuple[Config, Config], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def ckd_rows(student: Tensor, teacher: Tensor, temperature: float, contrast: str
         by_teacher = _log_sum_exp([_dot(t[i], s[j]) / temperature for j in others])
         by_student = _log_sum_exp([_dot(t[j], s[i]) / temperature for j in others])
         among_students = _log_sum_exp([_dot(t[i] if j == i else s[i], s[j]) / temperature for j in others])
-        inter = {'teacher_student': by_teacher, 'student_student': among_students,
+        inter = {'teacher_student': by_teacher, 'student_teacher': by_student, 'student_student': among_students,
                  'symmetric': (by_teacher + by_student) / 2}[contrast]
         rows.append({'both': inter - own, 'intra': -own, 'inter': inter}[terms])
     return rows

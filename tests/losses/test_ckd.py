@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from ckd_mmdet.functional import ckd_loss, other_id, same_id
+from ckd_mmdet.functional import ckd_loss, little_overlap, other_id, relation_loss, same_id, told_apart
 from ckd_mmdet.losses import CKDLoss, RowLoss
 from ckd_mmdet.registry import MODELS, build_part
-from ckd_mmdet.samples import AlignedSamples, Side
+from ckd_mmdet.samples import AlignedSamples, Side, Widths
 from torch import Tensor
 
-SETTINGS = [dict(temperature=0.3), dict(contrast='student_student'), dict(contrast='symmetric'), dict(terms='intra'),
-            dict(terms='inter'), dict(temperature=2.0, contrast='symmetric', terms='inter')]
+SETTINGS = [dict(temperature=0.3), dict(contrast='student_student'), dict(contrast='student_teacher'),
+            dict(contrast='symmetric'), dict(terms='intra'), dict(terms='inter'),
+            dict(temperature=2.0, contrast='symmetric', terms='inter')]
 
 
 @pytest.fixture
@@ -116,6 +117,68 @@ def test_what_check_refuses_would_be_0_for_every_student(samples: AlignedSamples
     assert CKDLoss(negatives='other_label')(one).item() == pytest.approx(0, abs=1e-6)
 
 
+# On features, by regions, by what the teacher is sure of, and relations
+
+
+@pytest.fixture
+def rois(samples: AlignedSamples) -> AlignedSamples:
+    """The same rows with features of two widths and regions, of which the first two overlap."""
+    torch.manual_seed(1)
+    regions = torch.tensor([[0., 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [5, 5, 9, 9], [20, 20, 30, 30],
+                            [0, 0, 9, 9]])
+    sides = [replace(side, features=torch.randn(6, width, requires_grad=True)) for side, width in
+             ((samples.student, 5), (samples.teacher, 7))]
+    return replace(samples, student=sides[0], teacher=sides[1], regions=regions)
+
+
+def built(**settings: Any) -> CKDLoss:
+    loss = CKDLoss(**settings)
+    loss.build_parts(Widths((5,), (7,)))
+    return loss
+
+
+def test_features_are_compared_after_a_linear_map_that_learns(rois: AlignedSamples) -> None:
+    loss = built(on='features', contrast='student_teacher', temperature=0.1)
+    assert loss.requires == {'logits', 'features'} and loss.least_columns == 1
+    mapped = rois.student.features @ loss.parts[0].weight.T
+    torch.testing.assert_close(loss(rois), ckd_loss(mapped, rois.teacher.features, temperature=0.1,
+                                                    contrast='student_teacher').mean())
+    loss(rois).backward()
+    assert loss.parts[0].weight.grad.any() and rois.student.features.grad.any() and rois.teacher.features.grad is None
+    with pytest.raises(RuntimeError, match='does not know the widths'):
+        CKDLoss(on='features')(rois)
+
+
+def test_the_student_as_anchor_gets_gradient_by_its_own_loss_alone(samples: AlignedSamples) -> None:
+    student = samples.student.logits.clone().requires_grad_()
+    for contrast, others in (('student_teacher', False), ('teacher_student', True)):
+        gradient, = torch.autograd.grad(ckd_loss(student, samples.teacher.logits, contrast=contrast)[0], student)
+        assert gradient[0].any() and bool(gradient[1:].any()) == others
+
+
+def test_negatives_that_are_none_are_left_out(rois: AlignedSamples) -> None:
+    loss = CKDLoss(overlap=0.5, negatives='other_label')
+    assert loss.requires == {'logits', 'labels', 'regions', 'image_ids'}
+    mask = little_overlap(rois.regions, rois.image_ids, 0.5) & other_id(rois.labels)
+    torch.testing.assert_close(loss(rois), rows(rois, negatives=mask).mean())
+    assert loss(rois) != CKDLoss(negatives='other_label')(rois)
+    sure = CKDLoss(difference=0.7)
+    assert sure.scorings == {'softmax'} and sure.requires == {'logits'}
+    mask = told_apart(rois.teacher.logits.softmax(1), 0.7)
+    assert 0 < (~mask).sum() - 6 < 30
+    torch.testing.assert_close(sure(rois), rows(rois, negatives=mask).mean())
+
+
+def test_relations_stand_in_the_place_of_repulsion(rois: AlignedSamples) -> None:
+    torch.testing.assert_close(CKDLoss(terms='relations')(rois),
+                               relation_loss(rois.student.logits, rois.teacher.logits).mean())
+    loss = built(terms='relations', on='features', negatives='same_image')
+    assert not len(loss.parts)
+    expected = relation_loss(rois.student.features, rois.teacher.features,
+                             negatives=same_id(rois.image_ids).__getitem__)
+    torch.testing.assert_close(loss(rois), expected.mean())
+
+
 NEGATIVES = r"`CKDLoss` needs `negatives` to be 'all', one of \('same_image', 'other_label'\) or a list of these, got "
 
 
@@ -123,6 +186,12 @@ NEGATIVES = r"`CKDLoss` needs `negatives` to be 'all', one of \('same_image', 'o
     (dict(anchors='some'), r"`CKDLoss` needs `anchors` to be one of \('all', 'foreground'\), got 'some'"),
     (dict(temperature=0), '`CKDLoss` needs a finite `temperature` greater than 0, got 0'),
     (dict(contrast='all'), r"`CKDLoss` needs `contrast` to be one of .*, got 'all'"),
+    (dict(on='maps'), r"`CKDLoss` needs `on` to be one of \('logits', 'features'\), got 'maps'"),
+    (dict(overlap=1.5), '`CKDLoss` needs `overlap` from 0 to 1, or None, got 1.5'),
+    (dict(difference=-1), '`CKDLoss` needs `difference` from 0 to 1, or None, got -1'),
+    (dict(terms='relations', temperature=0.1), 'compares cosines .*; leave `temperature` and `contrast` out'),
+    (dict(on='features', negatives_of='all'), "of other ranks, and `on='features'` needs more; leave `negatives_of`"),
+    (dict(overlap=0.5, negatives_of='all'), 'and `overlap` needs more; leave `negatives_of` out'),
     (dict(terms='own'), r"`CKDLoss` needs `terms` to be one of .*, got 'own'"),
     (dict(negatives='own'), f"{NEGATIVES}'own'."), (dict(negatives=None), f'{NEGATIVES}None.'),
     (dict(negatives=[]), rf'{NEGATIVES}\[\].'), (dict(negatives=['all']), rf"{NEGATIVES}\['all'\]."),
