@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from mmengine.visualization import LocalVisBackend
 from mmengine.visualization.vis_backend import BaseVisBackend
 
 from tests.small_runs import ROOT, distilled, run_config, student_config, train
+
+TENSORBOARD = importlib.util.find_spec('tensorboard') is not None
 
 
 @VISBACKENDS.register_module(name='RecordedBackend')
@@ -40,7 +43,8 @@ def run(digits: Path, digit_teacher: dict, tmp_path_factory: pytest.TempPathFact
     cfg = run_config(distilled(student_config(), digit_teacher), digits, work_dir, epochs=2)
     cfg.train_dataloader.dataset.indices = 4
     cfg.visualizer = dict(type='DetLocalVisualizer', name='watched',
-                          vis_backends=[dict(type='LocalVisBackend'), dict(type='RecordedBackend')])
+                          vis_backends=[dict(type='LocalVisBackend'), dict(type='RecordedBackend'),
+                                        *([dict(type='TensorboardVisBackend')] if TENSORBOARD else [])])
     cfg.custom_hooks = [dict(type='ckd_mmdet.DrawTeacherAndStudent', images=2, threshold=0.0)]
     train(cfg)
     return work_dir
@@ -50,6 +54,18 @@ def test_a_backend_has_one_group_an_alignment(run):
     keys = Recorded.last.keys
     assert {'distill/roi/loss_ckd', 'distill/roi/rows', 'loss', 'coco/bbox_mAP'} <= keys
     assert not any('.' in key for key in keys)
+
+
+@pytest.mark.skipif(not TENSORBOARD, reason='tensorboard is not installed')
+def test_tensorboard_shows_the_group_its_steps_and_the_photographs(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    file, = run.rglob('events.out.tfevents.*')
+    events = EventAccumulator(str(file)).Reload()
+    scalars, pictures = events.Tags()['scalars'], events.Tags()['images']
+    assert {'distill/roi/loss_ckd', 'distill/roi/cosine', 'coco/bbox_mAP'} <= set(scalars)
+    assert [event.step for event in events.Scalars('coco/bbox_mAP')] == [1, 2]
+    assert [event.step for event in events.Images('photo0_student')] == [1, 2] and 'photo1_teacher' in pictures
 
 
 def test_the_json_log_keeps_the_names_with_a_dot(run):
