@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def parameters(folder: Path, found: Found) -> str:
 def count_parameters(checkpoint: Path) -> int | None:
     """Numbers in a checkpoint, without the running means of normalisation; ``None`` if it cannot be read."""
     try:
-        _, weights = read_checkpoint(checkpoint, 'checkpoint')
+        with redirect_stdout(None):  # MMEngine says from where it reads
+            _, weights = read_checkpoint(checkpoint, 'checkpoint')
     except ValueError:
         return None
     return sum(weight.numel() for name, weight in weights.items()

@@ -59,7 +59,7 @@ def test_without_logs_there_is_no_agreement_and_no_memory(logged: tuple) -> None
     assert 'GPU memory, MB' not in cost_table(folder, logs, found).head
 
 
-def test_parameters_are_counted_where_a_checkpoint_is_there(logged: tuple) -> None:
+def test_parameters_are_counted_where_a_checkpoint_is_there(logged: tuple, capsys: pytest.CaptureFixture) -> None:
     folder, found = logged
     assert parameters(folder, found) == ''
     weights = {'a.weight': torch.zeros(2000, 500), 'bn.running_mean': torch.zeros(9), 'bn.num_batches_tracked':
@@ -69,5 +69,6 @@ def test_parameters_are_counted_where_a_checkpoint_is_there(logged: tuple) -> No
     torch.save(dict(state_dict=weights | {'b.weight': torch.zeros(500, 1000)}, meta={}), folder / 'teacher.pth')
     found.matrix['teacher_checkpoint']['path'] = str(folder / 'teacher.pth')
     assert parameters(folder, found) == 'Parameters: student 1 million, teacher 1.5 million.'
+    assert capsys.readouterr().out == ''
     (folder / 'runs/kd/1/student.pth').write_text('broken')
     assert parameters(folder, found) == 'Parameters: teacher 1.5 million.'
