@@ -106,9 +106,9 @@ class Alignment:
     def _check_labels(self, student: nn.Module) -> None:
         needing = self.needing('labels')
         if needing and self.aligner.gives_labels(student) is False:
-            raise ValueError(f'`alignments.{self.name}` needs labels for {", ".join(needing)}, and the loss of a '
-                             f'{type(student).__name__} gives its rows none (docs/supported.md has why); take '
-                             '`--method ckd` or `--method kd`, with `--selector TeacherTopK:256` or none.')
+            raise ValueError(f'`alignments.{self.name}` needs labels for {", ".join(needing)}, and '
+                             f'{self.aligner.why_no_labels(student)}; take `--method ckd` or `--method kd`, with '
+                             '`--selector TeacherTopK:256` or none.')
 
     def build_parts(self, student: nn.Module, teacher: nn.Module) -> None:
         """Make what the losses learn, once, before optimizer and EMA.

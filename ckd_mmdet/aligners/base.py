@@ -74,6 +74,10 @@ class Aligner(ABC):
         """Whether the student's rows have labels; ``None`` where only training shows."""
         return 'labels' in self.provides
 
+    def why_no_labels(self, student: nn.Module) -> str:
+        """Why the student's rows have none, where :meth:`gives_labels` says so."""
+        return f'the loss of a {type(student).__name__} gives its rows none (docs/supported.md has why)'
+
     def rows_in_words(self, student: nn.Module) -> str:
         """How many rows are paired, in words."""
         return 'one an object'

@@ -18,7 +18,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from .base import Aligner, true_boxes
-from .query_pairs import paired_queries
+from .query_pairs import WHY_NONE, paired_queries
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class QueryAligner(Aligner):
 
     def gives_labels(self, student: nn.Module) -> bool | None:
         return self.pair == 'objects'
+
+    def why_no_labels(self, student: nn.Module) -> str:
+        return WHY_NONE if self.pair == 'teacher' else super().why_no_labels(student)
 
     def rows_in_words(self, student: nn.Module) -> str:
         return super().rows_in_words(student) if self.pair == 'objects' else 'one a pair of queries'

@@ -119,7 +119,7 @@ def test_labels_and_other_words_are_refused() -> None:
     with pytest.raises(ValueError, match="needs `pair` to be 'objects' or 'teacher', got 'all'"):
         QueryAligner(pair='all')
     model = Config(dict(default_scope='mmdet', model=toy_config('deformable_detr')))
-    with pytest.raises(ValueError, match='needs labels for Foreground'):
+    with pytest.raises(ValueError, match='needs labels for Foreground, and with .* a row is a pair of queries'):
         distill_config(model, model, 'detrdistill', teacher_checkpoint='weights.pth', selector='Foreground')
     with pytest.raises(ValueError, match="`pair='teacher'`, as `--method detrdistill`, and a cache keeps"):
         asking_cache('query', dict(aligner=dict(type='QueryAligner', pair='teacher'), losses={}))
