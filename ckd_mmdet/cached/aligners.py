@@ -11,7 +11,7 @@ import torch
 from ckd_mmdet.aligners import DenseAligner, RoIAligner
 from ckd_mmdet.aligners.dense import class_rows, dense_scoring, geometry_of
 from ckd_mmdet.aligners.dense_labels import DenseTape, loss_labels
-from ckd_mmdet.aligners.objects import at_rest
+from ckd_mmdet.aligners.scorers import at_rest
 from ckd_mmdet.cached.container import Record
 from ckd_mmdet.cached.parts import dense_name, index_of, roi_name, score_boxes
 from ckd_mmdet.classes import Scoring, SharedClasses

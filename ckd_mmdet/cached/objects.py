@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from ckd_mmdet.aligners import ObjectAligner, QueryAligner
-from ckd_mmdet.aligners.objects import ObjectTape, scorer_of
+from ckd_mmdet.aligners.objects import ObjectTape
 from ckd_mmdet.aligners.query import Queries, QueryTape, image_ids, in_classes_of_teacher, query_scoring
+from ckd_mmdet.aligners.scorers import scorer_of
 from ckd_mmdet.cached.aligners import NOT_KEPT, CacheModel
 from ckd_mmdet.cached.container import Record
 from ckd_mmdet.cached.parts import Part

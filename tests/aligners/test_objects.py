@@ -11,7 +11,7 @@ import torch
 from ckd_mmdet.aligners import ObjectAligner
 from ckd_mmdet.aligners.decoding import decoded
 from ckd_mmdet.aligners.dense import class_rows
-from ckd_mmdet.aligners.objects import Objects, best_rows, scorer_of
+from ckd_mmdet.aligners.scorers import Objects, best_rows, scorer_of
 from ckd_mmdet.classes import Scoring, SharedClasses
 from ckd_mmdet.distilled import Distilled
 from mmdet.models.dense_heads import CondInstBboxHead, RTMDetInsSepBNHead

@@ -8,7 +8,7 @@ import torch
 from ckd_mmdet.aligners import Aligner
 from ckd_mmdet.aligners.decoding import decoded
 from ckd_mmdet.aligners.dense import answering_as_in_training
-from ckd_mmdet.aligners.objects import DenseScorer
+from ckd_mmdet.aligners.scorers import DenseScorer
 from ckd_mmdet.rows import MapRows
 from ckd_mmdet.samples import Answer
 from ckd_mmdet.taps import ModuleTap
