@@ -78,6 +78,14 @@ def test_rows_without_a_box_do_not_count_and_get_no_gradient() -> None:
     assert samples.student.boxes.grad.any(1).tolist() == [False, True, True, False, False, True]
 
 
+@pytest.mark.parametrize('weight_by', ['gap', 'confidence'])
+def test_the_weight_of_rows_without_a_box_is_not_in_the_divisor(weight_by: str) -> None:
+    samples, loss = rows(), BoxLoss(weight_by=weight_by)
+    weights = [weight * (i in (1, 2, 5)) for i, weight in enumerate(loss.weights(samples).tolist())]
+    boxed = replace(samples, boxed=torch.tensor([False, True, True, False, False, True]))
+    torch.testing.assert_close(loss(boxed), by_hand(samples, weights, kind='giou'))
+
+
 def test_where_no_row_counts_it_is_zero_with_a_graph() -> None:
     samples = rows()
     samples.student.boxes.requires_grad_()
