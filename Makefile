@@ -34,6 +34,8 @@ help:
 	@echo 'make test FAST=1   ruff, mypy and the tests that need no detector, within a minute'
 	@echo 'make test SHUFFLE=1'
 	@echo '                   the same, files and tests in a random order; the number is its seed'
+	@echo 'make test DATA=FOLDER'
+	@echo '                   the same, and tests of real weights: FOLDER/weights/yolox_nano_coco_mmdet.pth, YOLOX-nano of COCO'
 	@echo 'make test STACK=official'
 	@echo '                   pytest beside the official mmengine, mmcv-lite, mmdet and mmpretrain; 6 GB in .venv-official'
 	@echo 'make test STACK=oldest'
@@ -79,7 +81,7 @@ FAST_TESTS := tests/functional tests/losses tests/test_balance.py tests/test_cla
 # Lint and types are of the code: what they say does not depend on the stack, and only the default one has the two.
 test: $(if $(OF_STACK),$(READY),lint)
 	@echo 'pytest, $(WORKERS) workers' && \
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' SHUFFLE='$(SHUFFLE)' $(BIN)/python -m pytest -n $(WORKERS) \
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 ALL='$(ALL)' SHUFFLE='$(SHUFFLE)' DATA='$(DATA)' $(BIN)/python -m pytest -n $(WORKERS) \
 	$(if $(filter-out 0,$(FAST)),$(FAST_TESTS)) $(PYTEST)
 
 # $(READY) is written last and taken away first: without it, a set-up was cut off, and starts from an empty folder.

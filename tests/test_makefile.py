@@ -22,7 +22,8 @@ esac
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     # make puts what its own command line set, `make test STACK=official`, into the environment of what it starts
-    given = ('PYTHON', 'MAKEFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'STACK', 'WORKERS', 'VENV', 'REQUIREMENTS', 'PYTEST')
+    given = ('PYTHON', 'MAKEFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES', 'STACK', 'WORKERS', 'VENV', 'REQUIREMENTS', 'PYTEST',
+             'DATA')
     environment = {key: value for key, value in os.environ.items() if key not in given}
     return subprocess.run(['make', *arguments], cwd=folder, capture_output=True, text=True, env=environment)
 
@@ -108,6 +109,12 @@ def test_lint_and_types_are_checked_beside_the_default_stack_alone(copy: Path) -
         make(copy, 'install', f'STACK={stack}', interpreter(copy))
         said = make(copy, '--just-print', 'test', f'STACK={stack}').stdout
         assert set(re.findall(r'-m (\w+)', said)) == programs
+
+
+def test_the_folder_of_real_weights_reaches_the_tests(copy: Path) -> None:
+    make(copy, 'install', interpreter(copy))
+    assert "DATA='some/folder'" in make(copy, '--just-print', 'test', 'DATA=some/folder').stdout
+    assert "DATA=''" in make(copy, '--just-print', 'test').stdout
 
 
 def test_an_unknown_stack_is_refused_with_the_known_ones(copy: Path) -> None:
