@@ -58,6 +58,8 @@ class StudentExport(Hook):
         write_student(checkpoint['state_dict'], checkpoint['meta'], out)
         cfg = copy.deepcopy(runner.cfg)
         plain_student(cfg)
+        if cfg.get('resume'):  # a test by this config would ask the student for an optimizer
+            cfg.resume, cfg.load_from = False, None
         write_whole(out.with_suffix('.py'), for_config(cfg.pretty_text))
         when = f'after epoch {epoch}' if epoch else f'after {iterations} iterations'
         runner.logger.info(f'The plain student {when} is in {out}, its config in {out.with_suffix(".py")}.')

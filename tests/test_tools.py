@@ -81,6 +81,12 @@ def test_training_again_resumes_and_exports(trained: Path, tmp_path: Path, monke
     run_tool(monkeypatch, 'train', trained / 'distilled.py', '--work-dir', tmp_path, '--resume', '--cfg-options',
              'train_cfg.max_epochs=3')
     assert torch.load(tmp_path / 'student.pth', weights_only=False)['meta']['epoch'] == 3
+    exported = Config.fromfile(tmp_path / 'student.py')
+    assert not exported.resume and exported.load_from is None
+    # earlier versions wrote the run's own `resume` there, which a student without an optimizer cannot serve
+    run_tool(monkeypatch, 'test', tmp_path / 'student.py', tmp_path / 'student.pth', '--work-dir', tmp_path / 'tested',
+             '--cfg-options', 'resume=True')
+    assert metrics(tmp_path / 'tested')
 
 
 @pytest.mark.parametrize('last', [None, '', 'epoch_2.pth'], ids=['missing', 'empty', 'of a cut file'])

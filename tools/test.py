@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = open_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     plain_student(cfg)
     package = PACKAGES.get(cfg.get('default_scope'), PACKAGES['mmdet'])
     if args.show_dir:

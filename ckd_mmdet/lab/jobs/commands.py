@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import NoReturn
@@ -15,13 +16,14 @@ from ckd_mmdet.lab import require_packages
 def lab_imports() -> Iterator[None]:
     """Around a command's imports from the lab: leave by ``SystemExit``, without a traceback, if packages are missing.
 
-    What they print is not shown: onedl-mmdetection tells twice that an optional package is absent.
+    What they print or warn of is not shown: onedl-mmdetection tells that optional packages are absent.
     """
     try:
         require_packages()
     except ImportError as error:
         sys.exit(f'\n{error}')
-    with redirect_stdout(None):
+    with redirect_stdout(None), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
         yield
 
 

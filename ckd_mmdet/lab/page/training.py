@@ -67,7 +67,8 @@ def content(work_dir: Path, cfg: Config, validations: Mapping[int, Mapping[str, 
         except (OSError, ValueError) as error:
             notes.append(f'Without the photographs of the teacher: {error}')
     return dict(
-        title=work_dir.resolve().name, refresh=None, status=f'Written on {time.strftime("%Y-%m-%d at %H:%M")}.',
+        title='/'.join(work_dir.resolve().parts[-2:]), refresh=None,
+        status=f'Written on {time.strftime("%Y-%m-%d at %H:%M")}.',
         verdict=verdict(cfg, validations, by), notes=notes, metrics=metrics_table(validations, by),
         curves=[*metric_charts(validations, by), *loss_charts(logs, by)], agreement=agreement(logs, by),
         classes=classes_table(kept), photographs=gallery_of(columns) if columns else [],
@@ -104,7 +105,7 @@ def verdict(cfg: Config, validations: Mapping[int, Mapping[str, float]], by: str
     said = f'{metric.title} {scores[last]:.{digits}f} after {by} {last}'
     if best != last:
         said += f', and {scores[best]:.{digits}f} at its best, after {by} {best}'
-    return f'{said}. What a method gains, a comparison with the student alone shows: tools/compare.py.'
+    return f'{said}. To see what the method gains, compare with the student alone: tools/compare.py.'
 
 
 def metrics_table(validations: Mapping[int, Mapping[str, float]], by: str) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ckd_mmdet.lab.jobs.files import write_whole
 from ckd_mmdet.lab.jobs.processes import tail
 from ckd_mmdet.teacher import FrozenTeacher
 from ckd_mmdet.text import for_config
+from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 FOLDER = 'report'
@@ -71,7 +73,9 @@ def teacher_on(photographs: list[dict[str, Any]], teacher: Mapping[str, Any]) ->
     Raises:
         ValueError, OSError: If it cannot be read, or has no pipeline of its own to read images by.
     """
-    made = FrozenTeacher(**{key: teacher[key] for key in ('config', 'checkpoint', 'trusted') if key in teacher})
+    register_all_modules(init_default_scope=True)  # by which inference builds the teacher's pipeline
+    with redirect_stdout(None):  # MMEngine says from where it reads
+        made = FrozenTeacher(**{key: teacher[key] for key in ('config', 'checkpoint', 'trusted') if key in teacher})
     if 'test_dataloader' not in made.config or not made.classes:
         raise ValueError('its config has no `test_dataloader`, or no names of classes')
     model: Any = made.model
