@@ -19,6 +19,7 @@ from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.registry import TASK_UTILS
 from ckd_mmdet.samples import AlignedSamples, Answer, is_foreground
 from ckd_mmdet.taps import ModuleTap
+from mmdet.testing import demo_mm_inputs
 from torch import nn
 
 from tests.aligners.scenes import Heard, answered, copied, hear, training
@@ -161,9 +162,25 @@ def test_the_true_box_of_an_object_is_its_own(name: str) -> None:
     assert torch.equal(aligned.truths, truth.repeat(len(aligned) // len(truth), 1))
 
 
+@pytest.mark.parametrize('name', ['objects of cascade_rcnn', 'objects of dab_detr'])
+def test_where_the_teacher_knows_some_objects_only_the_boxes_are_of_these(name: str) -> None:
+    aligner, student, heard = scene(name)
+    answer = answered(aligner, copied(student), heard, SharedClasses((2,), (2,)))
+    labels = [sample.gt_instances.labels for sample in heard.data_samples]
+    assert 0 < len(answer.labels) < sum(map(len, labels)) and (answer.labels == 2).all()
+    every = torch.arange(len(answer.labels))
+    ours, theirs = (boxes.take(every, answer.labels) for boxes in answer.boxes)
+    torch.testing.assert_close(ours, theirs)
+    truth = torch.cat([sample.gt_instances.bboxes[label == 2]
+                       for sample, label in zip(heard.data_samples, labels, strict=True)])
+    assert torch.equal(answer.regions, truth)
+
+
 def test_boxes_of_queries_are_those_that_the_head_predicts() -> None:
-    _, student, heard = scene('detr')
-    _, aligned = rows_of('detr')
+    aligner, student, _ = scene('detr')
+    heard = hear(aligner, student, demo_mm_inputs(2, (3, 48, 80), num_items=[3, 5], num_classes=3))  # wider than high
+    aligned = pairing(aligner, dict(type='BoxLoss'), SharedClasses.all(3), Scoring(3, True)).choose(
+        answered(aligner, copied(student), heard))
     scores, boxes = heard.tape.head.only().output
     head = copy.deepcopy(student.bbox_head)
     head.test_cfg = dict(max_per_img=scores.shape[2])
