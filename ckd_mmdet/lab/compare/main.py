@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ckd_mmdet.lab.compare.cautions import few_seeds
 from ckd_mmdet.lab.compare.detections import Detections, find_detections, keep_detections
 from ckd_mmdet.lab.compare.found import Found, read_matrix
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix, make_matrix
@@ -66,6 +67,9 @@ def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float
         first.append(Job(TEACHER, command, folder / 'output.log', make_threads(len(places))))
     said = [f'{settings.out / NAME} shows what is finished, and reads itself anew']
     said += [f'{method.name}: refused, {method.refused.splitlines()[0]}' for method in matrix.methods if method.refused]
+    few = few_seeds(len(matrix.seeds))
+    if few is not None:
+        said.append(few)
 
     def show_so_far() -> None:
         write_page(settings.out, read_matrix(settings.out, settings.metric), running=True)

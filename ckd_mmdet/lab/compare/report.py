@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 from ckd_mmdet.lab.compare import plots
+from ckd_mmdet.lab.compare.cautions import cautions
 from ckd_mmdet.lab.compare.found import Found, Trouble, read_matrix
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.statistics import gap_of
@@ -59,16 +60,13 @@ def markdown(found: Found) -> str:
         parts.append(f'The gap of teacher ({found.teacher:.{digits}f}) and student alone is '
                      f'{gap_of(found.values, found.teacher):.{digits}f}{found.written.points}, taken as known in its '
                      'shares.')
-    elif found.methods:
-        parts.append(f'No share of the gap is shown: {found.no_gap}.')
+    parts += map(for_markdown, cautions(found))
     if found.intervals:
         parts.append(CAUTION.format(level=95))
     if not found.pairs.empty:
         counts = sorted(set(found.pairs['pairs']))
         parts += [PAIRS.format(level=95, seeds=f' ({counts[0]})' if len(counts) == 1 else ', in brackets'),
                   pairs_table(found, digits)]
-    if found.methods and found.summary['seeds'].max() < 2:
-        parts.append('One seed is no proof, and gives no interval: take two or more `--seeds`.')
     for title, troubles in (('Counted as 0', found.empty), ('Refused before training', found.refused),
                             ('Failed or not finished', found.failed)):
         if troubles:

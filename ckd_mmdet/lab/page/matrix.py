@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ckd_mmdet.lab.compare.cautions import cautions
 from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.report import (
@@ -170,9 +171,7 @@ def _notes(found: Found) -> list[str]:
     if found.no_gap is None:
         notes.append(f'The gap of teacher and student alone is {gap_of(found.values, found.teacher):.{found.digits}f}'
                      f'{found.written.points}, taken as known in its shares.')
-    elif found.methods:
-        notes.append(f'No share of the gap is shown: {found.no_gap}.')
-    return notes
+    return notes + cautions(found)
 
 
 def _status(found: Found, running: bool) -> str:

@@ -26,6 +26,7 @@ def test_every_method_is_trained_with_every_seed_and_the_teacher_is_measured_onc
     assert found.teacher == 0.6 and not found.failed and found.no_gap is None
     assert found.summary.loc['kd', 'seconds'] == pytest.approx(0.025)  # 0.02 and 0.03 in epochs 2 and 3
     said = capfd.readouterr().err
+    assert 'Two seeds are few' in said  # before hours of training
     assert said.count(': finished') == 7 and ' left: ' in said and ', 5 wait' in said
     run(a_matrix(tmp_path / 'out', ['none', 'kd', 'ckd'], [0, 1]))
     assert capfd.readouterr().err.count('found finished') == 6

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ckd_mmdet.lab.compare.cautions import cautions
 from ckd_mmdet.lab.compare.found import Found, read_matrix, titles_of
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import keep_matrix
@@ -78,6 +79,19 @@ def test_one_seed_shows_no_interval_and_says_so(tmp_path: Path) -> None:
     assert cells(tmp_path)[0][2] == 'Δ vs none'
     text = (tmp_path / 'table.md').read_text()
     assert 'One seed is no proof' in text and 'confidence' not in text and 'Paired' not in text
+
+
+@pytest.mark.parametrize(('alone', 'teacher', 'said'), [
+    ([0.40], 0.52, ['One seed is no proof']), ([0.40, 0.41], 0.52, ['Two seeds are few']),
+    ([0.40, 0.41, 0.42], 0.52, []),
+    ([0.40, 0.41, 0.45], 0.42 + 2.9 * 0.02646, ['The gap is small: 2.9 standard deviations of the student alone']),
+    ([0.40, 0.41, 0.45], 0.42 + 3.1 * 0.02646, []), ([0.40, 0.45], None, ['Two seeds are few', 'No share of the gap'])])
+def test_few_seeds_no_gap_and_a_small_gap_are_said(alone: list[float], teacher: float | None, said: list[str],
+                                                   tmp_path: Path) -> None:
+    found = cautions(report(tmp_path, {'none': alone, 'kd': alone}, teacher))
+    assert len(found) == len(said) and all(map(str.startswith, found, said))
+    text = (tmp_path / 'table.md').read_text()
+    assert all(start in text for start in said)
 
 
 @pytest.mark.parametrize(('teacher', 'text'), [
