@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.auto import distill_config
+from ckd_mmdet.cached.header import Header
+from ckd_mmdet.cached.teacher import CachedTeacher, digest_of_file, is_cached
 from ckd_mmdet.config import DISTILLER, HOOK, add_hook, plain_student, read_config, student_of
 from ckd_mmdet.distilled import distil
 from ckd_mmdet.fit import check_alignments
@@ -172,16 +174,28 @@ def _given_config(name: str, pair: Pair) -> Config:
     if differing:
         raise ValueError(f'{name} differs from {pair.student} in {", ".join(f"`{key}`" for key in differing)}; a '
                          'matrix compares methods, everything else has to be the same.')
-    teacher: ConfigDict = cfg.model.get('teacher') or {}
-    wanted = read_teacher_config(pair.teacher).model
-    same = [one for one in ([teacher] if 'config' in teacher else teacher.values())
-            if read_teacher_config(one.config).model == wanted]
+    same = [one for one in _teachers(cfg).values() if _is_of_pair(one, pair)]
     if not same:
         raise ValueError(f'{name} has another teacher than {pair.teacher}; compare it in a matrix of its own.')
     for one in same:
         one.checkpoint = pair.checkpoint
     add_hook(cfg)
     return cfg
+
+
+def _teachers(cfg: Config) -> dict[str | None, ConfigDict]:
+    teacher = cfg.model.get('teacher') or {}
+    return {None: teacher} if 'config' in teacher or is_cached(teacher) else dict(teacher)
+
+
+def _is_of_pair(teacher: ConfigDict, pair: Pair) -> bool:
+    """Whether it is the matrix's own teacher; a cached one is known by the weights that it was written with."""
+    if not is_cached(teacher):
+        return read_teacher_config(teacher.config).model == read_teacher_config(pair.teacher).model
+    header = Header.read(Path(teacher.cache))
+    if Path(str(pair.checkpoint)).is_file():
+        return header.checkpoint_digest == digest_of_file(Path(str(pair.checkpoint)))
+    return header.checkpoint == pair.checkpoint
 
 
 def _check_models(cfg: Config, pair: Pair) -> None:
@@ -192,15 +206,16 @@ def _check_models(cfg: Config, pair: Pair) -> None:
     if cfg.model.type != DISTILLER:
         return
     _check_arguments(distil, cfg.model)
-    teachers = cfg.model.get('teacher') or {}
-    teachers = {None: teachers} if 'config' in teachers else teachers
+    teachers = _teachers(cfg)
     for teacher in teachers.values():
-        _check_arguments(FrozenTeacher, teacher)
+        _check_arguments(CachedTeacher if is_cached(teacher) else FrozenTeacher, teacher)
     for name, alignment in (cfg.model.get('alignments') or {}).items():
         asked = alignment.get('teacher')
         if asked not in teachers:
             raise ValueError(f'`alignments.{name}.teacher` is {asked!r}, and `teacher` has {list(teachers)}.')
         teacher = teachers[asked]
+        if is_cached(teacher):  # what it keeps was checked as it was written, and is again as it is read
+            continue
         check_alignments({name: alignment}, student, _model(read_teacher_config(teacher.config), pair),
                          teacher.get('class_map') is not None)
 

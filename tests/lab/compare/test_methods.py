@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from ckd_mmdet.cached.header import Header
 from ckd_mmdet.config import read_config
 from ckd_mmdet.lab.compare import methods
 from ckd_mmdet.lab.compare.methods import Pair, check_names, folder_name, make_method, student_config
@@ -350,3 +351,11 @@ def test_a_method_that_the_pair_cannot_give_is_refused_alone() -> None:
     refused = make_method('dist', retina)
     assert refused.config is None and 'dist' in refused.refused.lower()
     assert make_method('none', retina).config is not None
+
+
+@pytest.mark.parametrize(('weights', 'refused'), [('weights.pth', None), ('others.pth', 'has another teacher than')])
+def test_a_whole_config_may_have_a_cache_of_the_same_teacher(weights: str, refused: str | None, tmp_path: Path) -> None:
+    Header(teacher='teacher.py', checkpoint=weights, digest='', checkpoint_digest='', classes=None, preprocessing=None,
+           pipeline=[], views=[], images=0, images_digest='', parts={}).write(tmp_path)
+    method = make_method(given(tmp_path, **{'model.teacher': dict(_delete_=True, cache=str(tmp_path))}), pair())
+    assert refused in method.refused if refused else method.config.model.teacher.cache == str(tmp_path)
