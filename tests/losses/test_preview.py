@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ckd_mmdet.functional import binary_cross_entropy, cross_entropy, preview_weights
-from ckd_mmdet.losses import CKDLoss, DISTLoss, DKDLoss, KDLoss, Preview, RowLoss
+from ckd_mmdet.losses import CKDLoss, DISTLoss, DKDLoss, KDLoss, MaskLoss, Preview, RowLoss
 from ckd_mmdet.registry import MODELS, build_part
 from ckd_mmdet.samples import AlignedSamples, Side
 
@@ -33,6 +33,11 @@ def in_views(samples: AlignedSamples, views: int = 4) -> AlignedSamples:
              for side in (samples.student, samples.teacher)]
     order = torch.arange(views - 1, -1, -1).repeat_interleave(n)
     return AlignedSamples(*sides, CLASSES, samples.labels.repeat(views), samples.image_ids.repeat(views), views=order)
+
+
+def mean_of(kind: type[RowLoss], values: torch.Tensor, samples: AlignedSamples) -> torch.Tensor:
+    """Over the rows that the loss is of; of masks only those with an object."""
+    return values.sum() / (samples.labels < CLASSES).sum() if kind is MaskLoss else values.mean()
 
 
 def test_of_a_classifier_the_difficulty_is_the_students_cross_entropy_over_the_mean_of_the_batch() -> None:
@@ -123,7 +128,7 @@ def test_any_loss_of_rows_may_carry_it(kind: type[RowLoss]) -> None:
     counted = loss.counted(samples)
     weights = preview_weights(loss.preview.difficulty(counted), 1.1**3)
     assert (weights < 1).any()
-    expected = 0.5 * (weights * plain.per_sample(counted, epoch=2)).mean()
+    expected = 0.5 * mean_of(kind, weights * plain.per_sample(counted, epoch=2), counted)
     torch.testing.assert_close(loss(samples, epoch=2), expected)
     assert loss(samples, epoch=2) < plain(samples, epoch=2)
 
@@ -144,7 +149,7 @@ def test_no_gradient_flows_through_the_weights(kind: type[RowLoss]) -> None:
     one, other = rows(32), rows(32)
     loss(one).backward()
     counted = plain.counted(other)
-    (loss.preview.weights(counted, 0).clone() * plain.per_sample(counted, epoch=0)).mean().backward()
+    mean_of(kind, loss.preview.weights(counted, 0).clone() * plain.per_sample(counted, epoch=0), counted).backward()
     for ours, theirs in zip(one.student.tensors(), other.student.tensors(), strict=True):
         assert (ours.grad is None) == (theirs.grad is None)
         if ours.grad is not None:
