@@ -16,7 +16,7 @@ def few_seeds(count: int) -> str | None:
     if count >= ENOUGH_SEEDS:
         return None
     if count < 2:
-        return f'One seed is no proof, and gives no interval: take {ENOUGH_SEEDS} or more `--seeds`.'
+        return f'One seed gives no interval: take {ENOUGH_SEEDS} or more `--seeds`.'
     return ('Two seeds are few: the 95 % interval of a difference is 12.7 standard errors wide to each side, with '
             f'three seeds 4.3. Take {ENOUGH_SEEDS} or more `--seeds`.')
 

@@ -82,7 +82,7 @@ def test_one_seed_shows_no_interval_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('alone', 'teacher', 'said'), [
-    ([0.40], 0.52, ['One seed is no proof']), ([0.40, 0.41], 0.52, ['Two seeds are few']),
+    ([0.40], 0.52, ['One seed gives no interval']), ([0.40, 0.41], 0.52, ['Two seeds are few']),
     ([0.40, 0.41, 0.42], 0.52, []),
     ([0.40, 0.41, 0.45], 0.42 + 2.9 * 0.02646, ['The gap is small: 2.9 standard deviations of the student alone']),
     ([0.40, 0.41, 0.45], 0.42 + 3.1 * 0.02646, []), ([0.40, 0.45], None, ['Two seeds are few', 'No share of the gap'])])
