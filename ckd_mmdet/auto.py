@@ -69,10 +69,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     teacher_config = read_teacher_config(taught_by['config'])
     models = build_model(cfg), build_model(teacher_config)
     choice = choose_alignment(*models) if of_rows else Choice({}, None, [])
-    if method == AUTO:
-        wanted, said = _best(choice)
-    else:
-        said = []
+    wanted, said = _best(choice) if method == AUTO else (wanted, [])
     made = Config(cfg.to_dict(), cfg_text=f'# by ckd_mmdet.distill_config, method {method}',
                   filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
     made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by,

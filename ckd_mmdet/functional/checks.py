@@ -47,7 +47,7 @@ def not_negative(value: float, argument: str, function: str) -> None:
         raise ValueError(f'`{function}` needs a finite `{argument}` of at least 0, got {value!r}.')
 
 
-def one_of(value: str, choices: tuple[str, ...], argument: str, function: str) -> None:
+def one_of(value: str | None, choices: tuple[str | None, ...], argument: str, function: str) -> None:
     """Raise ``ValueError`` unless ``value`` is among ``choices``."""
     if value not in choices:
         raise ValueError(f'`{function}` needs `{argument}` to be one of {choices}, got {value!r}.')

@@ -51,8 +51,7 @@ class BoxLoss(RowLoss):
                  margin: float = 0.0, loss_weight: float | str | Mapping = 1.0, preview: Mapping | None = None) -> None:
         super().__init__(loss_weight, preview)
         one_of(kind, KINDS, 'kind', 'BoxLoss')
-        if weight_by not in WEIGHTS:
-            raise ValueError(f'`BoxLoss` needs `weight_by` to be one of {WEIGHTS}, got {weight_by!r}.')
+        one_of(weight_by, WEIGHTS, 'weight_by', 'BoxLoss')
         one_of(normalize, NORMALIZE, 'normalize', 'BoxLoss')
         not_negative(margin, 'margin', 'BoxLoss')
         if margin and kind != 'bounded':

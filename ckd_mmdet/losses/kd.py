@@ -61,8 +61,7 @@ class KDLoss(RowLoss):
         self.standardize = standardize
         self.kind = kind
         self.beta = beta
-        if weight_by not in WEIGHTS:
-            raise ValueError(f'`KDLoss` needs `weight_by` to be one of {WEIGHTS}, got {weight_by!r}.')
+        one_of(weight_by, WEIGHTS, 'weight_by', 'KDLoss')
         self.normalize = normalize
         self.weight_by = weight_by
         self.counts_positives = normalize == 'positives'

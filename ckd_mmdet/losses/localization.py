@@ -47,8 +47,7 @@ class LDLoss(RowLoss):
         positive(temperature, 'temperature', 'LDLoss')
         one_of(region, REGIONS, 'region', 'LDLoss')
         one_of(normalize, NORMALIZE, 'normalize', 'LDLoss')
-        if weight_by not in WEIGHTS:
-            raise ValueError(f'`LDLoss` needs `weight_by` to be one of {WEIGHTS}, got {weight_by!r}.')
+        one_of(weight_by, WEIGHTS, 'weight_by', 'LDLoss')
         self.temperature = temperature
         self.region = region
         self.weight_by = weight_by
