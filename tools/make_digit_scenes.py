@@ -33,6 +33,12 @@ def main() -> None:
     parser.add_argument('--train', type=int, help='number of training images (default: 1200)')
     parser.add_argument('--val', type=int, help='number of validation images (default: 300)')
     parser.add_argument(
+        '--test',
+        type=int,
+        help='number of test images (default: 0), other scenes, never trained on; their digits and areas of '
+        "photographs are those of val's pool, train's are others; train and val stay the same bytes",
+    )
+    parser.add_argument(
         '--size', type=int, help='side of the images in pixels (default: 128, or 192 with --hard)'
     )
     parser.add_argument('--seed', type=int, help='same seed, same bytes (default: 0)')

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from ckd_mmdet.lab.datasets.digit_sources import CLASSES, SPLITS, Box, digit_samples, handwriting, photo_regions, photos
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES, STREAMS, Box, digit_samples, handwriting, photo_regions, photos
 from PIL import Image
 
 
@@ -113,7 +113,7 @@ def draw_scene(
     A digit that finds no room after many tries is left out, but a scene always has room for two.
     """
     drawing = drawing or PLAIN
-    rng = np.random.default_rng(np.random.SeedSequence((seed, SPLITS.index(split), index)))
+    rng = np.random.default_rng(np.random.SeedSequence((seed, STREAMS.index(split), index)))
     photo, crop, canvas = _draw_background(rng, split, size, drawing)
 
     digits: list[Digit] = []

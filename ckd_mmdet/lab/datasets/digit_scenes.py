@@ -4,8 +4,9 @@ Nothing is downloaded. A scene is a random crop of one of scikit-learn's two sam
 two to six of its 1,797 handwritten digits painted on it. Images and annotations are written in
 COCO's format, with boxes and stroke masks.
 
-What the training split sees, the validation split never sees: each class's digits are divided
-(:func:`digit_samples`), and so is the area of each photograph (:func:`photo_regions`). Every scene
+What the training split sees, the other splits never see: each class's digits are divided
+(:func:`digit_samples`), and so is the area of each photograph (:func:`photo_regions`). A test split
+has other scenes than the validation split, of the same digits and areas of photographs. Every scene
 is drawn from its own random stream, seeded by ``(seed, split, index)``; a smaller set is therefore
 the beginning of a larger one.
 """
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from ckd_mmdet.lab.datasets.digit_drawing import PLAIN, Digit, Drawing, Scene, draw_scene
-from ckd_mmdet.lab.datasets.digit_sources import CLASSES, SPLITS
+from ckd_mmdet.lab.datasets.digit_sources import CLASSES, SPLITS, STREAMS, TEST
 from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
@@ -28,7 +29,7 @@ from tqdm import tqdm
 # Raise this when a change to the code changes the images, so that older sets are not taken for new.
 FORMAT = 1
 SETTINGS_FILE = 'digit_scenes.json'
-ANNOTATION_FILES = tuple(f'annotations/{split}.json' for split in SPLITS)
+ANNOTATION_FILES = tuple(f'annotations/{split}.json' for split in STREAMS)
 
 
 def make_digit_scenes(
@@ -36,6 +37,7 @@ def make_digit_scenes(
     *,
     train: int = 1200,
     val: int = 300,
+    test: int = 0,
     size: int = 128,
     seed: int = 0,
     drawing: Drawing = PLAIN,
@@ -48,9 +50,12 @@ def make_digit_scenes(
     never deleted.
 
     Args:
-        out: Folder for ``annotations/``, ``train/``, ``val/`` and ``digit_scenes.json``.
+        out: Folder for ``annotations/``, ``train/``, ``val/``, perhaps ``test/``, and ``digit_scenes.json``.
         train: Number of training images.
         val: Number of validation images.
+        test: Number of test images, scenes that no model was trained or chosen on. Their digits and areas of
+            photographs are never in the training images, but are those of the validation images. 0 writes a set
+            without this split; either way the other two have the same bytes.
         size: Side of the square images in pixels, at least 64.
         seed: Same seed, same bytes.
         drawing: How the scenes are drawn, ``PLAIN`` or ``HARD`` for example.
@@ -64,11 +69,12 @@ def make_digit_scenes(
             foreign files or, without ``force``, a set with other settings.
     """
     out = Path(out)
-    _check_arguments(train, val, size, seed)
+    _check_arguments(train=train, val=val, test=test, size=size, seed=seed)
     settings = {
         'format': FORMAT,
         'train': train,
         'val': val,
+        **({TEST: test} if test else {}),
         'size': size,
         'seed': seed,
         'drawing': {name: value for name, value in asdict(drawing).items() if value is not None},
@@ -89,9 +95,9 @@ def make_digit_scenes(
     return out
 
 
-def _check_arguments(train: int, val: int, size: int, seed: int) -> None:
-    least = {'train': (train, 0), 'val': (val, 0), 'size': (size, 64), 'seed': (seed, 0)}
-    for name, (value, minimum) in least.items():
+def _check_arguments(**given: int) -> None:
+    for name, value in given.items():
+        minimum = 64 if name == 'size' else 0
         if value < minimum:
             raise ValueError(
                 f'`--{name}` needs to be at least {minimum}, not {value}; give {minimum} or more'
@@ -99,16 +105,19 @@ def _check_arguments(train: int, val: int, size: int, seed: int) -> None:
 
 
 def _holds_set(out: Path, settings: dict) -> bool:
-    """Whether ``out`` holds the complete set with these settings; other settings are refused."""
+    """Whether ``out`` holds the complete set with these settings; other settings are refused.
+
+    A test split that was not asked for does no harm.
+    """
     try:
         found = json.loads((out / SETTINGS_FILE).read_text())
     except (OSError, ValueError):
         return False
     if not isinstance(found, dict):
         return False
-    if found != settings:
+    if {TEST: found.get(TEST), **found} != {TEST: found.get(TEST), **settings}:
         differences = [
-            f'{name} {found.get(name)} instead of {wanted}'
+            f'{name} {found.get(name, 0 if name == TEST else None)} instead of {wanted}'
             for name, wanted in settings.items()
             if found.get(name) != wanted
         ]
@@ -121,8 +130,13 @@ def _holds_set(out: Path, settings: dict) -> bool:
 
 
 def _expected_files(settings: dict) -> list[str]:
-    images = [f'{split}/{_image_name(i)}' for split in SPLITS for i in range(settings[split])]
-    return [SETTINGS_FILE, *ANNOTATION_FILES, *images]
+    images = [f'{split}/{_image_name(i)}' for split in _splits(settings) for i in range(settings[split])]
+    return [SETTINGS_FILE, *(f'annotations/{split}.json' for split in _splits(settings)), *images]
+
+
+def _splits(settings: dict) -> tuple[str, ...]:
+    """Those of a set with these settings."""
+    return STREAMS if TEST in settings else SPLITS
 
 
 def _files(folder: Path) -> list[str]:
@@ -144,7 +158,7 @@ def _check_replaceable(out: Path) -> None:
         )
     for name in _files(out):
         folder, _, file = name.rpartition('/')
-        is_image = folder in SPLITS and file.endswith('.png') and file[:-4].isdecimal()
+        is_image = folder in STREAMS and file.endswith('.png') and file[:-4].isdecimal()
         if not is_image and name not in (SETTINGS_FILE, *ANNOTATION_FILES):
             raise ValueError(
                 '`--out` needs a new or empty folder, or one with a DigitScenes set; '
@@ -160,7 +174,7 @@ def _write_and_move(out: Path, settings: dict, drawing: Drawing) -> None:
     prefix = f'.{out.name}-{os.getpid()}-'
     with tempfile.TemporaryDirectory(prefix=prefix, dir=out.parent) as workshop:
         fresh = Path(workshop) / 'fresh'
-        for split in SPLITS:
+        for split in _splits(settings):
             _write_split(
                 fresh,
                 split,

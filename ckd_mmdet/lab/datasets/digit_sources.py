@@ -1,7 +1,9 @@
 """What DigitScenes are drawn from: scikit-learn's handwritten digits and its two sample photographs.
 
-What the training split sees, the validation split never sees: each class's digits are divided
-(:func:`digit_samples`), and so is the area of each photograph (:func:`photo_regions`).
+What the training split sees, the other splits never see: each class's digits are divided
+(:func:`digit_samples`), and so is the area of each photograph (:func:`photo_regions`). The test split
+draws other scenes than the validation split, but from the same digits and areas: training and
+validation use up all that there is, and their bytes are to stay what they are.
 """
 
 from functools import lru_cache
@@ -12,6 +14,11 @@ from sklearn.datasets import load_digits, load_sample_images
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SPLITS = ('train', 'val')
+"""Those of every set."""
+TEST = 'test'
+"""The split that a set may have beside them."""
+STREAMS = (*SPLITS, TEST)
+"""By their place the splits' scenes have random streams of their own."""
 
 TRAIN_SHARE_OF_DIGITS = 0.8
 TRAIN_SHARE_OF_PHOTO = 2 / 3
@@ -34,11 +41,11 @@ def photos() -> dict[str, np.ndarray]:
     return dict(zip(names, samples.images, strict=True))
 
 
-@lru_cache(maxsize=len(SPLITS))
+@lru_cache(maxsize=len(STREAMS))
 def digit_samples(split: str) -> tuple[np.ndarray, ...]:
     """Indices into ``load_digits()`` that the split may use, one array per class.
 
-    Of each class the first four fifths are for training. Neighbours in that file tend to be of one
+    Of each class the first four fifths are for training, the last for validation and test. Neighbours in that file tend to be of one
     writer, so that a cut in its order also keeps most writers in one split; a random cut would not.
     """
     _, labels = handwriting()
@@ -46,21 +53,21 @@ def digit_samples(split: str) -> tuple[np.ndarray, ...]:
     for label in range(len(CLASSES)):
         samples = np.flatnonzero(labels == label)
         border = round(TRAIN_SHARE_OF_DIGITS * len(samples))
-        by_class.append({'train': samples[:border], 'val': samples[border:]}[split])
+        by_class.append({'train': samples[:border], 'val': samples[border:], TEST: samples[border:]}[split])
     return tuple(by_class)
 
 
-@lru_cache(maxsize=len(SPLITS))
+@lru_cache(maxsize=len(STREAMS))
 def photo_regions(split: str) -> dict[str, Box]:
     """The part ``(x, y, width, height)`` of each photograph that the split may use.
 
-    Training has the upper two thirds, validation the lower third, where both photographs also have
-    texture; their right-hand parts are mere sky and blur.
+    Training has the upper two thirds, validation and test the lower third, where both photographs
+    also have texture; their right-hand parts are mere sky and blur.
     """
     regions = {}
     for name, photo in photos().items():
         height, width = photo.shape[:2]
         border = round(TRAIN_SHARE_OF_PHOTO * height)
-        top, bottom = {'train': (0, border), 'val': (border, height)}[split]
+        top, bottom = {'train': (0, border), 'val': (border, height), TEST: (border, height)}[split]
         regions[name] = (0, top, width, bottom - top)
     return regions

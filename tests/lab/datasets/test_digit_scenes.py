@@ -93,6 +93,48 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(small_set: Path, tmp_pat
             assert part[entries] == whole[entries][: len(part[entries])]
 
 
+@pytest.fixture(scope='module')
+def tested_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_digit_scenes(tmp_path_factory.mktemp('tested') / 'set', train=12, val=8, test=6)
+
+
+def test_a_test_split_leaves_the_other_two_as_they_are(small_set: Path, tested_set: Path) -> None:
+    without, having = contents(small_set), contents(tested_set)
+    own = {name for name in having if name.startswith('test/') or name == 'annotations/test.json'}
+    del without['digit_scenes.json']
+    assert {name: written for name, written in having.items() if name not in own | {'digit_scenes.json'}} == without
+    assert len(own) == 7 and len(annotations(tested_set, 'test')['images']) == 6
+    assert json.loads(having['digit_scenes.json']) == {
+        **json.loads((small_set / 'digit_scenes.json').read_text()), 'test': 6}
+    assert len(set(images(tested_set).values())) == 26  # no scene of val once more
+
+
+def test_the_test_split_has_nothing_that_train_sees(tested_set: Path) -> None:
+    written = annotations(tested_set, 'test')
+    trained_on = {sample for samples in digit_samples('train') for sample in samples}
+    assert written['annotations'] and not {one['sample'] for one in written['annotations']} & trained_on
+    for image in written['images']:
+        _, top, _, height = photo_regions('train')[image['photo']]
+        assert image['crop'][1] >= top + height
+
+
+def test_a_set_with_a_test_split_serves_where_none_is_asked_for_and_not_the_other_way_round(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = make_digit_scenes(tmp_path / 'set', train=2, val=1, test=1)
+    before = contents(out)
+    make_digit_scenes(out, train=2, val=1)
+    assert 'already holds this set' in capsys.readouterr().out and contents(out) == before
+    plain = make_digit_scenes(tmp_path / 'plain', train=2, val=1)
+    with pytest.raises(ValueError, match=r'`--out` .* with test 0 instead of 1; pass `--force`'):
+        make_digit_scenes(plain, train=2, val=1, test=1)
+    make_digit_scenes(plain, train=2, val=1, test=1, force=True)
+    assert contents(plain) == before
+    (plain / 'test/000001.png').unlink()  # of a copy that was cut off
+    make_digit_scenes(plain, train=2, val=1, test=1)
+    assert contents(plain) == before
+
+
 def test_the_two_splits_do_not_repeat_each_other(small_set: Path) -> None:
     assert len(set(images(small_set).values())) == 20
 
@@ -371,6 +413,7 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
         ({'size': 63}, '`--size` needs to be at least 64, not 63; give 64 or more'),
         ({'train': -1}, '`--train` needs to be at least 0, not -1; give 0 or more'),
         ({'val': -5}, '`--val` needs to be at least 0, not -5; give 0 or more'),
+        ({'test': -2}, '`--test` needs to be at least 0, not -2; give 0 or more'),
         ({'seed': -1}, '`--seed` needs to be at least 0, not -1; give 0 or more'),
     ],
 )
@@ -402,6 +445,12 @@ def test_the_tool_writes_the_same_set_as_the_function(small_set: Path, tmp_path:
     done = run_tool('--out', str(tmp_path / 'set'), '--train', '12', '--val', '8')
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / 'set') == contents(small_set)
+
+
+def test_the_tool_writes_a_test_split(tested_set: Path, tmp_path: Path) -> None:
+    done = run_tool('--out', str(tmp_path / 'set'), '--train', '12', '--val', '8', '--test', '6')
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / 'set') == contents(tested_set)
 
 
 def test_the_tool_writes_the_hard_set_with_its_own_size_and_folder(hard_set: Path, tmp_path: Path) -> None:
