@@ -45,6 +45,9 @@ def parse_args() -> argparse.Namespace:
                         help='override settings of every run, key=value; keys of the student: model.student...=')
     parser.add_argument('--class-map', nargs='+', metavar='OURS=THEIRS',
                         help="as for tools/train.py: the teacher's class for each of the student's, or a file")
+    parser.add_argument('--check-data', action='store_true',
+                        help='before training, look for images of the training set that stand in the validation or '
+                             'test set again, or nearly')
     parser.add_argument('--report', type=Path, metavar='DIR', help='train nothing, write the report of this matrix')
     args = parser.parse_args()
     if args.class_map:
@@ -56,8 +59,8 @@ def parse_args() -> argparse.Namespace:
         lacking = [name for name in ('student', 'teacher', 'methods') if getattr(args, name) is None]
         if lacking:
             parser.error(f'needs STUDENT, --teacher and --methods, or --report DIR; not given: {", ".join(lacking)}')
-    elif args.student or args.teacher or args.methods or args.titles:
-        parser.error('--report trains nothing; leave out STUDENT, --teacher, --methods and --titles')
+    elif args.student or args.teacher or args.methods or args.titles or args.check_data:
+        parser.error('--report trains nothing; leave out STUDENT, --teacher, --methods, --titles and --check-data')
     for title in args.titles:
         if not all(title.rpartition('=')[::2]):
             parser.error(f'--titles needs METHOD=TITLE, got {title!r}')
@@ -75,7 +78,7 @@ def main() -> None:
         else:
             found = run_matrix(Settings(args.student, args.teacher, args.methods, args.seeds, out,
                                         args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric,
-                                        args.jobs, args.keep, args.titles))
+                                        args.jobs, args.keep, args.titles, args.check_data))
     print(as_shown(out))
     if found.failed:
         sys.exit(1)

@@ -6,8 +6,8 @@ the lab; the registry names its data set as a string.
 
 import importlib.util
 
-PACKAGES = {'jinja2': 'jinja2', 'matplotlib': 'matplotlib', 'pandas': 'pandas', 'scikit-learn': 'sklearn',
-            'scipy': 'scipy', 'tqdm': 'tqdm'}
+PACKAGES = {'imagehash': 'imagehash', 'jinja2': 'jinja2', 'matplotlib': 'matplotlib', 'pandas': 'pandas',
+            'scikit-learn': 'sklearn', 'scipy': 'scipy', 'tqdm': 'tqdm'}
 """What the extra installs, and the module each is imported by."""
 
 

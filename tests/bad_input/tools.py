@@ -156,7 +156,7 @@ COMPARE = {
     'compare: no teacher': on('compare', plain, '--methods', 'ckd',
         words='needs STUDENT, --teacher and --methods, or --report DIR; not given: teacher'),
     'compare: a report beside a student': on('compare', plain, '--report', 'x',
-        words='--report trains nothing; leave out STUDENT, --teacher, --methods and --titles'),
+        words='--report trains nothing; leave out STUDENT, --teacher, --methods, --titles and --check-data'),
     'compare: a report of nothing': on('compare', '--report', lambda b: b.folder,
         words=r'`--report` needs the folder of a matrix, .* has no matrix\.json\.'),
     'compare: a report of a file': on('compare', '--report', taken,

@@ -49,6 +49,12 @@ def test_a_command_of_the_lab_names_the_extra_in_one_sentence(tool: str, monkeyp
                                'ckd_mmdet[lab]`, or `pip install .[lab]` in the repository.')
 
 
+def test_without_imagehash_the_sentence_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'imagehash', None)
+    with pytest.raises(ImportError, match=r'^this needs imagehash of the extra `lab`; .*`pip install ckd_mmdet\[lab\]'):
+        lab.require_packages()
+
+
 def test_the_extra_names_every_package_that_the_lab_asks_for() -> None:
     written = (ROOT / 'pyproject.toml').read_text().split('lab = [')[1].split(']')[0]
     assert {name.strip(' "').split('>')[0] for name in written.split(',')} == set(lab.PACKAGES)

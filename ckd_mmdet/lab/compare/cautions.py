@@ -22,10 +22,13 @@ def few_seeds(count: int) -> str | None:
 
 
 def cautions(found: Found) -> list[str]:
-    """Too few seeds, no gap, or a gap that is small beside what seeds alone change; empty where all is well."""
+    """What the data hide, too few seeds, no gap, or a gap that is small beside what seeds alone change.
+
+    Empty where all is well; ``--check-data`` is told of there too, as it was asked for.
+    """
     if not found.methods:
         return []
-    said = [few_seeds(int(found.summary['seeds'].max()))]
+    said = [*found.data, few_seeds(int(found.summary['seeds'].max()))]
     gap = gap_of(found.values, found.teacher)
     if found.no_gap is not None:
         said.append(f'No share of the gap is shown: {found.no_gap}.')

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from ckd_mmdet.lab.compare.duplicates import read_duplicates
 from ckd_mmdet.lab.compare.metric import Metric, describe
 from ckd_mmdet.lab.compare.plan import FILE, read_plan
 from ckd_mmdet.lab.compare.runs import FAILED, read_result
@@ -49,6 +50,8 @@ class Found:
     """Runs that found nothing, and count as 0."""
     no_gap: str | None
     """Why there is no share of the gap."""
+    data: list[str] = field(default_factory=list)
+    """What ``--check-data`` said."""
 
     @property
     def written(self) -> Metric:
@@ -114,7 +117,7 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
     digits = describe(metric).digits(largest_of(summary, teacher))
     no_gap = _no_gap(gap_of(values, teacher), teacher, matrix['no_teacher'] or no_teacher, digits)
     return Found(matrix, metric, values, summary, compare_methods(values, summary), teacher, refused, failed,
-                 not_started, empty, no_gap)
+                 not_started, empty, no_gap, read_duplicates(folder))
 
 
 def titles_of(methods: Sequence[str]) -> dict[str, str]:

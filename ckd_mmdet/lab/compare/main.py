@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from ckd_mmdet.lab.compare.cautions import few_seeds
 from ckd_mmdet.lab.compare.detections import Detections, find_detections, keep_detections
+from ckd_mmdet.lab.compare.duplicates import check_duplicates, list_images
 from ckd_mmdet.lab.compare.found import Found, read_matrix
+from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix, make_matrix
 from ckd_mmdet.lab.compare.progress import Pace
 from ckd_mmdet.lab.compare.report import write_report
@@ -19,6 +21,7 @@ from ckd_mmdet.lab.jobs.processes import Job, cores, only_one, run_in_turn
 from ckd_mmdet.lab.jobs.progress import Progress
 from ckd_mmdet.lab.page.matrix import write_page
 from ckd_mmdet.lab.page.render import NAME
+from mmengine.config import Config
 
 TEACHER = 'the teacher'
 
@@ -40,8 +43,11 @@ def run_matrix(settings: Settings, interval: float = 1.0) -> Found:
     """
     matrix = make_matrix(settings)
     keep_matrix(matrix, write=False)
+    images = list_images(_student(matrix)) if settings.check_data else None
     with only_one(settings.out) as lock:
         keep_matrix(matrix)
+        if images is not None:
+            check_duplicates(images, settings.out)
         train(matrix, make_runs(matrix), lock, interval)
     return write_all(settings.out, matrix.settings.metric)
 
@@ -187,6 +193,10 @@ def visible_gpus() -> list[str]:
 def make_threads(places: int) -> int:
     """Threads of a run: one on CPU, where each run has a core; with GPUs its share of the cores, at most eight."""
     return min(8, max(1, cores() // places)) if visible_gpus() else 1
+
+
+def _student(matrix: Matrix) -> Config:
+    return next(method.config for method in matrix.methods if method.name == ALONE and method.config is not None)
 
 
 def _device(places: Sequence[Mapping[str, str]]) -> str:

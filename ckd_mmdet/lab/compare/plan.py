@@ -48,6 +48,7 @@ class Settings:
         jobs: Runs at a time; by default one a GPU, without GPUs one a core.
         keep: Whether a finished run keeps its last checkpoints, beside ``student.pth``.
         titles: What the report calls a method, by its name.
+        check_data: Whether to look for training images among those of validation and test before anything trains.
 
     Raises:
         ValueError: If seeds, epochs or jobs make no sense.
@@ -65,6 +66,7 @@ class Settings:
     jobs: int | None = None
     keep: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
+    check_data: bool = False
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'jobs'):
