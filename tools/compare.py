@@ -18,6 +18,8 @@ with lab_imports():
     from ckd_mmdet.lab.compare.main import default_out, run_matrix, write_all
     from ckd_mmdet.lab.compare.plan import Settings
     from ckd_mmdet.lab.compare.report import as_shown
+    from ckd_mmdet.lab.compare.test_set import SPLITS
+    from ckd_mmdet.lab.compare.testing import check_tested
     from ckd_mmdet.method_options import CLASS_MAP, read_class_map
     from ckd_mmdet.recipes import METHODS
 
@@ -48,6 +50,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--check-data', action='store_true',
                         help='before training, look for images of the training set that stand in the validation or '
                              'test set again, or nearly')
+    parser.add_argument('--report-on', choices=SPLITS, default='val',
+                        help="whose numbers the report shows: val's, by which one chooses, or test's, for a final "
+                             "statement. test tests each student.pth, and the teacher, with the student's "
+                             'test_dataloader; given with the command of a finished matrix it trains nothing anew '
+                             '(default: val)')
     parser.add_argument('--report', type=Path, metavar='DIR', help='train nothing, write the report of this matrix')
     args = parser.parse_args()
     if args.class_map:
@@ -74,11 +81,13 @@ def main() -> None:
     with told_in_one_line():
         out = args.report or args.out or default_out(args.student, args.teacher)
         if args.report is not None:
-            found = write_all(out, args.metric)
+            if args.report_on == 'test':
+                check_tested(out)
+            found = write_all(out, args.metric, args.report_on)
         else:
             found = run_matrix(Settings(args.student, args.teacher, args.methods, args.seeds, out,
                                         args.teacher_checkpoint, args.epochs, args.cfg_options, args.metric,
-                                        args.jobs, args.keep, args.titles, args.check_data))
+                                        args.jobs, args.keep, args.titles, args.check_data, args.report_on))
     print(as_shown(out))
     if found.failed:
         sys.exit(1)

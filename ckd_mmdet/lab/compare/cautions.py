@@ -36,4 +36,7 @@ def cautions(found: Found) -> list[str]:
         said.append(f'The gap is small: {gap / found.summary.loc[ALONE, "sd"]:.1f} standard deviations of the student '
                     f'alone between seeds, where {CLEAR_GAP:.0f} or more show what a method gives. Take a better '
                     'teacher, a smaller student or a shorter schedule.')
+    if found.report_on == 'val' and found.matrix.get('tested_on'):
+        said.append('These numbers are of the validation set: report what was chosen by them with `--report-on test`, '
+                    'which trains nothing anew.')
     return [text for text in said if text is not None]

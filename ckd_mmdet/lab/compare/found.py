@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ckd_mmdet.lab.compare.metric import Metric, describe
 from ckd_mmdet.lab.compare.plan import FILE, read_plan
 from ckd_mmdet.lab.compare.runs import FAILED, read_result
 from ckd_mmdet.lab.compare.statistics import compare_methods, gap_of, scores, summarize, tabulate, why_none
+from ckd_mmdet.lab.compare.test_set import PART
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,24 @@ class Found:
     """Runs that found nothing, and count as 0."""
     no_gap: str | None
     """Why there is no share of the gap."""
+    results: list[dict[str, Any]]
+    """Of the runs that the table counts, as in their ``result.json``; of tests with the last epoch alone."""
+    course: pd.DataFrame
+    """The validations by epoch, of the same runs; ``values``, where these are not of the test set."""
+    course_teacher: float | None
+    report_on: str = 'val'
     data: list[str] = field(default_factory=list)
     """What ``--check-data`` said."""
 
     @property
     def written(self) -> Metric:
-        return describe(self.metric)
+        metric = describe(self.metric)
+        return replace(metric, name=f'test {metric.name}') if self.report_on == 'test' else metric
+
+    @property
+    def part(self) -> str:
+        """Folder of what is reported, within that of a run or of the teacher."""
+        return PART if self.report_on == 'test' else ''
 
     @property
     def digits(self) -> int:
@@ -77,11 +90,12 @@ class Found:
         return list(self.summary.index)
 
 
-def read_matrix(folder: Path, metric: str | None = None) -> Found:
+def read_matrix(folder: Path, metric: str | None = None, report_on: str = 'val') -> Found:
     """Read the finished runs; the others are told by name.
 
     Args:
         metric: Key of the metric; by default the matrix's own.
+        report_on: ``'test'`` takes the numbers of the tests.
 
     Raises:
         ValueError: If the folder holds no matrix.
@@ -91,7 +105,8 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
         raise ValueError(f'`--report` needs the folder of a matrix, {folder} has no {FILE}.')
     matrix = read_plan(path)
     metric = metric or matrix['metric']
-    results, failed, empty, not_started = [], [], [], {}
+    results, trained, failed, empty, not_started = [], [], [], [], {}
+    tested_on = matrix.get('tested_on') or {} if report_on == 'test' else None
     refused = [Trouble(name, None, method['refused'].splitlines()[0], None)
                for name, method in matrix['methods'].items() if method['refused']]
     for name, method in matrix['methods'].items():
@@ -104,20 +119,48 @@ def read_matrix(folder: Path, metric: str | None = None) -> Found:
             if result is None:
                 failed.append(Trouble(name, seed, _why(run), run / 'output.log'))
                 continue
+            trained.append(result)
+            log = run / 'output.log'
+            if tested_on is not None:
+                log, measured = run / PART / 'output.log', _tested(result, run, tested_on.get('student'))
+                if measured is None:
+                    failed.append(Trouble(name, seed, _why_untested(run), log if log.exists() else None))
+                    continue
+                result = measured
             reason = _no_last_score(result, metric)
             if reason is not None:
-                failed.append(Trouble(name, seed, reason, run / 'output.log'))
+                failed.append(Trouble(name, seed, reason, log))
                 continue
             results.append(result)
             if result['epochs'] in result.get('nothing_found', []):
-                empty.append(Trouble(name, seed, 'found nothing in its last epoch', run / 'output.log'))
-    teacher, no_teacher = _teacher(folder, metric)
+                where = 'in its last epoch' if tested_on is None else 'in the test set'
+                empty.append(Trouble(name, seed, f'found nothing {where}', log))
+    teacher, no_teacher = course_teacher, _ = _teacher(folder / 'teacher', metric)
+    if tested_on is not None:
+        teacher, no_teacher = _teacher(folder / 'teacher' / PART, metric, tested_on.get('teacher'))
     values = tabulate(results, metric)
     summary = summarize(values, list(matrix['methods']), teacher)
     digits = describe(metric).digits(largest_of(summary, teacher))
     no_gap = _no_gap(gap_of(values, teacher), teacher, matrix['no_teacher'] or no_teacher, digits)
     return Found(matrix, metric, values, summary, compare_methods(values, summary), teacher, refused, failed,
-                 not_started, empty, no_gap, read_duplicates(folder))
+                 not_started, empty, no_gap, results, values if tested_on is None else tabulate(trained, metric),
+                 course_teacher, report_on, read_duplicates(folder))
+
+
+def _tested(result: dict[str, Any], run: Path, tested_on: str | None) -> dict[str, Any] | None:
+    """A run's result with what the test measured in place of all validations; ``None`` without a test of that set."""
+    measured = read_result(run / PART / 'result.json')
+    if measured is None or measured.get('config') != tested_on:
+        return None
+    last = result['epochs']
+    return dict(result, metrics={key: {str(last): value} for key, value in measured['metrics'].items()},
+                nothing_found=[last] if measured.get('nothing_found') else [])
+
+
+def _why_untested(run: Path) -> str:
+    path = run / PART / FAILED
+    return f'not tested: {path.read_text(errors="replace").strip()}' if path.exists() else (
+        'not tested on this test set; give the command that trained it again with `--report-on test`')
 
 
 def titles_of(methods: Sequence[str]) -> dict[str, str]:
@@ -131,10 +174,12 @@ def largest_of(summary: pd.DataFrame, teacher: float | None) -> float:
     return max([*summary['mean'].abs(), abs(teacher or 0.0)])
 
 
-def _teacher(folder: Path, metric: str) -> tuple[float | None, str | None]:
-    result = read_result(folder / 'teacher/result.json')
+def _teacher(folder: Path, metric: str, tested_on: str | None = None) -> tuple[float | None, str | None]:
+    result = read_result(folder / 'result.json')
     if result is None:
-        return None, f'the teacher has no result: {_why(folder / "teacher")} (log: {folder / "teacher/output.log"})'
+        return None, f'the teacher has no result: {_why(folder)} (log: {folder / "output.log"})'
+    if tested_on is not None and result.get('config') != tested_on:
+        return None, 'the teacher was tested on another test set'
     if metric not in result['metrics']:
         return None, f'of the teacher {_lacks(metric, result["metrics"])}'
     reason = why_none(metric, result['metrics'][metric])

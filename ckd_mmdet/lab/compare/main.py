@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from ckd_mmdet.lab.compare.methods import ALONE
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix, make_matrix
 from ckd_mmdet.lab.compare.progress import Pace
 from ckd_mmdet.lab.compare.report import write_report
-from ckd_mmdet.lab.compare.runs import FAILED, TEST, Run, finish_teacher, keep_failure, make_runs, why_it_failed
+from ckd_mmdet.lab.compare.runs import FAILED, TEST, Run, finish_test, keep_failure, make_runs, why_it_failed
+from ckd_mmdet.lab.compare.test_set import PART
+from ckd_mmdet.lab.compare.testing import make_measurements, measure
 from ckd_mmdet.lab.jobs.processes import Job, cores, only_one, run_in_turn
 from ckd_mmdet.lab.jobs.progress import Progress
 from ckd_mmdet.lab.page.matrix import write_page
@@ -49,12 +52,14 @@ def run_matrix(settings: Settings, interval: float = 1.0) -> Found:
         if images is not None:
             check_duplicates(images, settings.out)
         train(matrix, make_runs(matrix), lock, interval)
-    return write_all(settings.out, matrix.settings.metric)
+        if settings.report_on == 'test':
+            test(matrix, lock, interval)
+    return write_all(settings.out, matrix.settings.metric, settings.report_on)
 
 
-def write_all(folder: Path, metric: str | None = None) -> Found:
+def write_all(folder: Path, metric: str | None = None, report_on: str = 'val') -> Found:
     """Write the tables, the plots and ``report.html`` from a matrix's folder."""
-    found = write_report(folder, metric)
+    found = write_report(folder, metric, report_on)
     write_page(folder, found)
     return found
 
@@ -81,6 +86,16 @@ def train(matrix: Matrix, runs: Sequence[Run], lock: int | None, interval: float
         write_page(settings.out, read_matrix(settings.out, settings.metric), running=True)
 
     train_runs(runs, places, lock, interval, first, said, settings.keep, show_so_far, boxes)
+
+
+def test(matrix: Matrix, lock: int | None, interval: float) -> None:
+    """Test the teacher and the finished students on the test set, where that is not done yet."""
+    settings, places = matrix.settings, make_places(matrix.settings.jobs)
+
+    def show_so_far() -> None:
+        write_page(settings.out, read_matrix(settings.out, settings.metric, settings.report_on), running=True)
+
+    measure(make_measurements(matrix), places, make_threads(len(places)), lock, interval, show_so_far)
 
 
 def train_runs(runs: Sequence[Run], places: Sequence[Mapping[str, str]], lock: int | None, interval: float = 1.0,
@@ -132,6 +147,7 @@ class _Work:
     def started(self, job: Job) -> None:
         (job.log.parent / FAILED).unlink(missing_ok=True)
         if job.title in self.runs:
+            shutil.rmtree(job.log.parent / PART, ignore_errors=True)  # of the student that is trained anew
             self.pace.start(self.runs[job.title])
 
     def ended(self, job: Job, how: str | None) -> None:
@@ -141,7 +157,7 @@ class _Work:
         if reason is None:
             try:
                 if run is None:
-                    finish_teacher(job.log.parent)
+                    finish_test(job.log.parent)
                 else:
                     run.finish(seconds, self.device, self.keep)
             except (OSError, ValueError) as error:

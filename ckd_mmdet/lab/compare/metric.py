@@ -75,14 +75,14 @@ def main_metric(cfg: Config) -> str:
                      f'{" and ".join(seen)}, of which ckd_mmdet does not know what it logs.')
 
 
-def check_metric(key: str, cfg: Config) -> None:
-    """See that a config's ``val_evaluator`` logs a metric, before anything trains for it.
+def check_metric(key: str, cfg: Config, where: str = 'val_evaluator') -> None:
+    """See that a config's ``val_evaluator``, or ``test_evaluator``, logs a metric, before anything trains for it.
 
     Raises:
         ValueError: If all of its evaluators are known, and none logs it.
     """
     known: list[str] = []
-    for evaluator, kind in evaluators_with_types(cfg):
+    for evaluator, kind in evaluators_with_types(cfg, where):
         names = next((KEYS[base.__name__](evaluator) for base in getattr(kind, '__mro__', ()) if base.__name__ in KEYS),
                      None)
         if names is None:
@@ -90,7 +90,7 @@ def check_metric(key: str, cfg: Config) -> None:
         known += [f'{evaluator.get("prefix") or kind.default_prefix}/{name}' for name in names]
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1)
-        raise ValueError(f'`--metric` needs the key of a metric that `val_evaluator` logs, got {key!r}'
+        raise ValueError(f'`--metric` needs the key of a metric that `{where}` logs, got {key!r}'
                          f'{f" (did you mean {near[0]}?)" if near else ""}; it logs {", ".join(known)}.')
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ckd_mmdet.checkpoints import load_weights, read_checkpoint
-from ckd_mmdet.config import class_names, read_config
+from ckd_mmdet.config import read_config
 from ckd_mmdet.data_files import check_data
 from ckd_mmdet.lab.compare.methods import ALONE, BROKEN, Method, Pair, check_names, make_method
 from ckd_mmdet.lab.compare.metric import check_metric, main_metric
+from ckd_mmdet.lab.compare.test_set import SPLITS, is_of_tests, teacher_on, why_no_test_set
 from ckd_mmdet.lab.jobs.files import digest, digest_file, write_whole
-from ckd_mmdet.options import MOST_SEED
+from ckd_mmdet.options import MOST_SEED, merge_options
 from ckd_mmdet.teacher import build_model, read_teacher_config, zoo_address
 from ckd_mmdet.text import for_config
 from mmengine.config import Config
@@ -49,6 +50,7 @@ class Settings:
         keep: Whether a finished run keeps its last checkpoints, beside ``student.pth``.
         titles: What the report calls a method, by its name.
         check_data: Whether to look for training images among those of validation and test before anything trains.
+        report_on: Of which set the report's numbers are, of :data:`ckd_mmdet.lab.compare.test_set.SPLITS`.
 
     Raises:
         ValueError: If seeds, epochs or jobs make no sense.
@@ -67,12 +69,15 @@ class Settings:
     keep: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
     check_data: bool = False
+    report_on: str = 'val'
 
     def __post_init__(self) -> None:
         for name in ('epochs', 'jobs'):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f'`{name}` needs a positive number, got {value}.')
+        if self.report_on not in SPLITS:
+            raise ValueError(f'`report_on` needs one of {", ".join(SPLITS)}, got {self.report_on!r}.')
         if not self.seeds or min(self.seeds) < 0 or max(self.seeds) > MOST_SEED:
             raise ValueError(f'`seeds` needs numbers from 0 to {MOST_SEED}, got {list(self.seeds)}.')
         if any(key.startswith('randomness') for key in self.options):
@@ -94,13 +99,21 @@ class Matrix:
     no_teacher: str | None
     """Why it would not."""
     identity: dict[str, Any]
+    student_on_test: Config | None = None
+    """What ``tools/test.py`` tests each run's ``student.pth`` with; ``None`` without a test set."""
+    teacher_on_test: Config | None = None
+    test_options: Mapping[str, Any] = field(default_factory=dict)
+    """``--cfg-options`` of the tests alone, which are no part of the identity."""
+
+    def config_file(self, name: str) -> Path:
+        return self.settings.out / 'configs' / f'{name}.py'
 
     def method_file(self, method: Method) -> Path:
-        return self.settings.out / 'configs' / f'{method.folder}.py'
+        return self.config_file(method.folder)
 
     @property
     def teacher_file(self) -> Path:
-        return self.settings.out / 'configs/the_teacher.py'
+        return self.config_file('the_teacher')
 
 
 def make_matrix(settings: Settings) -> Matrix:
@@ -125,6 +138,7 @@ def make_matrix(settings: Settings) -> Matrix:
     checkpoint = str(settings.checkpoint or zoo_address(settings.teacher))
     if '://' not in checkpoint and not os.path.isfile(checkpoint):
         raise ValueError(f'`--teacher-checkpoint` needs a file that exists, {checkpoint!r} does not.')
+    settings, test_options = _without_test_options(settings)
     pair = Pair(settings.student, settings.teacher, checkpoint, settings.epochs, settings.options)
     alone = make_method(ALONE, pair)
     if alone.config is None:
@@ -133,10 +147,12 @@ def make_matrix(settings: Settings) -> Matrix:
     if settings.metric:
         check_metric(settings.metric, alone.config)
     settings = replace(settings, metric=settings.metric or main_metric(alone.config))
+    student_on_test = _student_on_test(alone.config, settings, test_options)
     methods = [alone if name == ALONE else make_method(name, pair) for name in names]
     _, weights = read_checkpoint(checkpoint, '--teacher-checkpoint')
     load_weights(build_model(teacher), weights, checkpoint, settings.teacher, '--teacher-checkpoint')
-    tested, why_not = _teacher_test(alone.config, teacher)
+    tested, why_not = teacher_on(alone.config, teacher)
+    teacher_on_test = None if student_on_test is None else teacher_on(student_on_test, teacher, 'test')[0]
     identity = dict(
         student=dict(config=settings.student, digest=digest(read_config(settings.student))),
         teacher=dict(config=settings.teacher, digest=digest(teacher)),
@@ -144,7 +160,8 @@ def make_matrix(settings: Settings) -> Matrix:
                                 digest=checkpoint if '://' in checkpoint else digest_file(Path(checkpoint))),
         epochs=alone.config.train_cfg.max_epochs,
         options=json.loads(json.dumps(dict(settings.options), sort_keys=True, default=str)))
-    return Matrix(settings, methods, list(dict.fromkeys(settings.seeds)), checkpoint, tested, why_not, identity)
+    return Matrix(settings, methods, list(dict.fromkeys(settings.seeds)), checkpoint, tested, why_not, identity,
+                  student_on_test, teacher_on_test, test_options)
 
 
 def keep_matrix(matrix: Matrix, write: bool = True) -> None:
@@ -162,6 +179,10 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
                 titles=dict(matrix.settings.titles),
                 methods={method.name: dict(folder=method.folder, config=method.digest, refused=method.refused)
                          for method in matrix.methods})
+    if matrix.student_on_test is not None:
+        ours['tested_on'] = dict(
+            student=digest(matrix.student_on_test), options=dict(matrix.test_options),
+            teacher=None if matrix.teacher_on_test is None else digest(matrix.teacher_on_test))
     if path.exists():
         found = read_plan(path)
         differing = _differing(ours, found)
@@ -171,6 +192,8 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
         ours['titles'] = {**found.get('titles', {}), **ours['titles']}
         ours['seeds'] = sorted({*found['seeds'], *ours['seeds']})
         ours['methods'] = {**found['methods'], **ours['methods']}
+        if 'tested_on' in found and matrix.settings.report_on == 'val':
+            ours['tested_on'] = found['tested_on']
     elif folder.exists() and (not folder.is_dir() or any(entry.name not in OURS for entry in folder.iterdir())):
         raise ValueError(f'`--out` needs a folder that is new, empty or a matrix of before, {folder} holds something '
                          'else. Nothing was changed there.')
@@ -182,6 +205,11 @@ def keep_matrix(matrix: Matrix, write: bool = True) -> None:
             _dump(method.config, matrix.method_file(method))
     if matrix.teacher is not None:
         _dump(matrix.teacher, matrix.teacher_file)
+    if matrix.settings.report_on == 'test':
+        for name, cfg in (('the_student_on_test', matrix.student_on_test),
+                          ('the_teacher_on_test', matrix.teacher_on_test)):
+            if cfg is not None:
+                _dump(cfg, matrix.config_file(name))
 
 
 def read_plan(path: Path) -> dict[str, Any]:
@@ -224,21 +252,34 @@ def _differing(ours: dict, found: dict) -> list[str]:
     return said
 
 
-def _teacher_test(student: Config, teacher: Config) -> tuple[Config | None, str | None]:
-    """The teacher's config on what the student is validated on, by the teacher's own pipeline."""
-    ours, theirs = class_names(student), class_names(teacher) if 'train_dataloader' in teacher else None
-    if ours and theirs and ours != theirs:
-        return None, (f'the teacher knows other classes ({len(theirs)}) than the student ({len(ours)}), so its score '
-                      'would not be of the same task')
-    made = Config(teacher.to_dict(), filename=teacher.filename)
-    loader = copy.deepcopy(student.val_dataloader)
-    own = ((teacher.get('test_dataloader') or {}).get('dataset') or {}).get('pipeline')
-    if own and 'pipeline' in loader.dataset:
-        loader.dataset.pipeline = own
-    made.merge_from_dict(dict(default_scope=teacher.get('default_scope') or student.get('default_scope') or 'mmdet'))
-    made.test_dataloader, made.test_evaluator, made.test_cfg = loader, copy.deepcopy(student.val_evaluator), {}
-    made.pop('work_dir', None)
-    return made, None
+def _without_test_options(settings: Settings) -> tuple[Settings, dict[str, Any]]:
+    """Take out the options that say how to test: a matrix that is trained takes them all the same.
+
+    Those that its folder was made with stay: they are in the digests of its runs.
+    """
+    path = settings.out / FILE
+    kept = read_plan(path)['options'] if path.exists() else {}
+    tests = {key: value for key, value in settings.options.items() if is_of_tests(key) and key not in kept}
+    return replace(settings, options={key: value for key, value in settings.options.items() if key not in tests}), tests
+
+
+def _student_on_test(student: Config, settings: Settings, options: Mapping[str, Any]) -> Config | None:
+    """The plain student's config with its test set; ``None`` where it has none and none is asked for.
+
+    Raises:
+        ValueError: If one is asked for, and is not there or is not one of its own.
+    """
+    made = Config(copy.deepcopy(student.to_dict()), filename=student.filename)
+    merge_options(made, dict(options))
+    made.test_cfg = made.get('test_cfg') or {}
+    why_not = why_no_test_set(made)
+    if settings.report_on == 'val':
+        return made if why_not is None else None
+    if why_not is not None:
+        raise ValueError(why_not)
+    check_data(made, ('test_dataloader',))
+    check_metric(settings.metric or main_metric(made), made, 'test_evaluator')
+    return made
 
 
 def _dump(cfg: Config, path: Path) -> None:

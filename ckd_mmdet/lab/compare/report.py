@@ -13,6 +13,7 @@ from ckd_mmdet.lab.compare import plots
 from ckd_mmdet.lab.compare.cautions import cautions
 from ckd_mmdet.lab.compare.found import Found, Trouble, read_matrix
 from ckd_mmdet.lab.compare.methods import ALONE
+from ckd_mmdet.lab.compare.metric import describe
 from ckd_mmdet.lab.compare.statistics import gap_of
 from ckd_mmdet.lab.compare.verdict import verdict
 from ckd_mmdet.lab.jobs.files import write_whole
@@ -22,22 +23,25 @@ from ckd_mmdet.text import for_csv, for_markdown, for_plot
 CAUTION = ('Δ is the mean over the seeds of the paired differences to `none`, with its {level} % confidence interval '
            "(Student's t; for one method at a time, not for the best of many). p is of the paired t-test, adjusted by "
            'Holm for all methods of the table. s/step compares only within this table.')
+ON_TEST = "All scores are of the test set; by_epoch.png and the page's curves are of the validation set."
 PAIRS = ('Paired differences between methods, the row less the column, ± half of the {level} % confidence interval '
          'over the seeds that both have{seeds}; * where it leaves 0 out (each is for one pair: of many, some do by '
          'chance).')
 
 
-def write_report(folder: Path, metric: str | None = None) -> Found:
+def write_report(folder: Path, metric: str | None = None, report_on: str = 'val') -> Found:
     """Write ``table.md``, ``table.csv``, ``table.json`` and the plots into the matrix's folder."""
-    found = read_matrix(folder, metric)
+    found = read_matrix(folder, metric, report_on)
     text = markdown(found)
     write_whole(folder / 'table.md', text)
     write_whole(folder / 'table.csv', found.summary.rename(for_csv).to_csv(index_label='method'))
     write_whole(folder / 'table.json', json.dumps(as_json(found), indent=2) + '\n')
     if not found.values.empty:
         titles = {method: for_plot(found.titles[method]) for method in found.methods}
-        write_whole(folder / 'by_epoch.png', plots.by_epoch(found.values, titles, found.teacher,
-                                                           for_plot(found.written.title)))
+        validated = {method: title for method, title in titles.items() if method in set(found.course['method'])}
+        if validated:
+            write_whole(folder / 'by_epoch.png', plots.by_epoch(found.course, validated, found.course_teacher,
+                                                               for_plot(describe(found.metric).title)))
         if len(found.methods) > 1:
             gap = gap_of(found.values, found.teacher) if found.no_gap is None else None
             picture = plots.gap_closed(found.values, found.summary, titles, gap, for_plot(found.written.difference))
@@ -56,6 +60,8 @@ def markdown(found: Found) -> str:
     """The table, what it stands on, and below it what gave no number."""
     digits = found.digits
     parts = [table(found, digits), for_markdown(verdict(found))] if found.methods else ['No run is finished.']
+    if found.report_on == 'test':
+        parts.append(ON_TEST)
     if found.no_gap is None:
         parts.append(f'The gap of teacher ({found.teacher:.{digits}f}) and student alone is '
                      f'{gap_of(found.values, found.teacher):.{digits}f}{found.written.points}, taken as known in its '
@@ -122,7 +128,7 @@ def as_json(found: Found) -> dict[str, Any]:
     """All numbers, unrounded; ``null`` where there is none."""
     last = found.values[found.values['last']]
     return dict(
-        matrix=found.matrix, metric=found.metric, teacher=found.teacher, no_gap=found.no_gap,
+        matrix=found.matrix, metric=found.metric, report_on=found.report_on, teacher=found.teacher, no_gap=found.no_gap,
         methods={method: _plain(row.to_dict()) for method, row in found.summary.iterrows()},
         pairs=found.pairs.to_dict('records'),
         runs=[_plain(row) for row in last[['method', 'seed', 'value', 'seconds']].to_dict('records')],

@@ -210,19 +210,24 @@ def keep_failure(folder: Path, reason: str) -> None:
         print(f'{folder / FAILED}: {error}', file=sys.stderr)
 
 
-def finish_teacher(folder: Path) -> dict[str, Any]:
-    """Keep what ``tools/test.py`` measured of the teacher.
+def finish_test(folder: Path, config: str | None = None) -> dict[str, Any]:
+    """Keep what ``tools/test.py`` measured in a folder.
+
+    Args:
+        config: Digest of what was tested, where that can change.
 
     Raises:
         ValueError: If it left no metrics.
         OSError: If the result cannot be written.
     """
-    written = [record for path in sorted(folder.glob('*/*.json')) for record in read_records(path)]
+    written = [record for path in sorted(folder.glob('[0-9]*/*.json')) for record in read_records(path)]
     if not written:
         raise ValueError('its test has left no metrics')
-    metrics = {key: value for key, value in written[-1].items()
-               if key not in NO_METRICS and isinstance(value, int | float) and math.isfinite(value)}
-    result = dict(metrics=metrics, versions=versions())
+    measured = {key: value for key, value in written[-1].items()
+                if key not in NO_METRICS and isinstance(value, int | float)}
+    result = dict(metrics={key: value for key, value in measured.items() if math.isfinite(value)}, versions=versions())
+    if config is not None:
+        result |= dict(config=config, nothing_found=not measured)
     write_whole(folder / 'result.json', json.dumps(result, indent=2) + '\n')
     return result
 

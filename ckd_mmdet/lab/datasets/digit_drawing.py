@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from ckd_mmdet.lab.datasets.digit_sources import CLASSES, STREAMS, Box, digit_samples, handwriting, photo_regions, photos
+from ckd_mmdet.lab.datasets.digit_sources import (
+    CLASSES,
+    STREAMS,
+    Box,
+    digit_samples,
+    handwriting,
+    photo_regions,
+    photos,
+)
 from PIL import Image
 
 

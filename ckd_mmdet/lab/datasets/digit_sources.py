@@ -45,8 +45,9 @@ def photos() -> dict[str, np.ndarray]:
 def digit_samples(split: str) -> tuple[np.ndarray, ...]:
     """Indices into ``load_digits()`` that the split may use, one array per class.
 
-    Of each class the first four fifths are for training, the last for validation and test. Neighbours in that file tend to be of one
-    writer, so that a cut in its order also keeps most writers in one split; a random cut would not.
+    Of each class the first four fifths are for training, the last for validation and test. Neighbours
+    in that file tend to be of one writer, so that a cut in its order also keeps most writers on one
+    side; a random cut would not.
     """
     _, labels = handwriting()
     by_class = []

@@ -57,9 +57,10 @@ def read_kept(folder: Path, found: Found) -> tuple[dict[str, dict[int, Kept]], K
     last = found.values[found.values['last']]
     for method in found.methods:
         runs = folder / 'runs' / found.matrix['methods'][method]['folder']
-        own = {int(seed): read_detections(runs / str(seed)) for seed in last.loc[last['method'] == method, 'seed']}
+        own = {int(seed): read_detections(runs / str(seed) / found.part)
+               for seed in last.loc[last['method'] == method, 'seed']}
         kept[method] = {seed: one for seed, one in own.items() if one is not None}
-    return {method: own for method, own in kept.items() if own}, read_detections(folder / 'teacher')
+    return {method: own for method, own in kept.items() if own}, read_detections(folder / 'teacher' / found.part)
 
 
 def classes_table(kept: Mapping[str, Mapping[int, Kept]], teacher: Kept | None, titles: Mapping[str, str]) -> Table:

@@ -12,7 +12,9 @@ from typing import Any
 from ckd_mmdet.lab.compare.cautions import cautions
 from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.methods import ALONE
+from ckd_mmdet.lab.compare.metric import describe
 from ckd_mmdet.lab.compare.report import (
+    ON_TEST,
     difference_text,
     mean_text,
     not_started,
@@ -54,7 +56,8 @@ def content(folder: Path, found: Found, running: bool) -> dict[str, Any]:
     """All that the page says."""
     student, teacher = (Path(found.matrix[key]['config'].rpartition('::')[2]).stem for key in ('student', 'teacher'))
     return dict(
-        title=f'{student}, taught by {teacher}', status=_status(found, running), refresh=REFRESH if running else None,
+        title=f'{student}, taught by {teacher}' + (', on the test set' if found.report_on == 'test' else ''),
+        status=_status(found, running), refresh=REFRESH if running else None,
         verdict=verdict(found), results=results_table(found), notes=_notes(found), differences=_differences(found),
         curves=_curves(found), sizes=sizes_table(folder, found), pairs=pairs_table(found),
         troubles=_troubles(found), origin=_origin(folder, found), command=_command(found),
@@ -112,12 +115,12 @@ def pairs_table(found: Found) -> Table:
 
 def sizes_table(folder: Path, found: Found) -> Table:
     """The same metric of small, medium and large objects, where the validation set has such."""
-    titles, runs = names_of(found), read_runs(folder, found)
-    rows = []
+    titles, rows = names_of(found), []
     for method in found.methods:
         rows.append(Row([(titles[method], titles[method]), *(
-            number(_mean([_last(run, f'{found.metric}{size}') for run in runs[method]]), '.3f') for size in SIZES)]))
-    teacher = read_result(folder / 'teacher/result.json')
+            number(_mean([_last(run, f'{found.metric}{size}') for run in found.results if run['method'] == method]),
+                   '.3f') for size in SIZES)]))
+    teacher = read_result(folder / 'teacher' / found.part / 'result.json')
     if teacher is not None and found.teacher is not None:
         rows.append(Row([('teacher', 'teacher'), *(
             number(_mean([teacher['metrics'].get(f'{found.metric}{size}')]), '.3f') for size in SIZES)], teacher=True))
@@ -149,21 +152,22 @@ def _differences(found: Found) -> Chart | None:
 
 
 def _curves(found: Found) -> list[Chart]:
-    if found.values['epoch'].nunique() < 2:
+    if found.course['epoch'].nunique() < 2:
         return []  # a point is no curve
-    lines, titles, styles = curves(found.values), names_of(found), styles_of(found)
+    lines, titles, styles = curves(found.course), names_of(found), styles_of(found)
     band = ', mean over the seeds ± sd' if lines['count'].max() > 1 else ''
     charts = []
     for group in groups(found) or [[]]:
-        shown = [method for method in (ALONE, *group) if method in found.methods]
+        shown = [method for method in (ALONE, *group) if method in lines.index]
         charts.append(line_chart(
-            f'Validation {found.written.title} by epoch{band}', {titles[method]: lines.loc[method] for method in shown},
-            {titles[method]: styles[method] for method in shown}, 'epoch', found.teacher))
+            f'Validation {describe(found.metric).title} by epoch{band}',
+            {titles[method]: lines.loc[method] for method in shown},
+            {titles[method]: styles[method] for method in shown}, 'epoch', found.course_teacher))
     return charts
 
 
 def _notes(found: Found) -> list[str]:
-    notes = []
+    notes = [ON_TEST] if found.report_on == 'test' else []
     if found.intervals:
         notes.append("Δ is the mean of the paired differences over the seeds, with Student's interval for one method "
                      'at a time. p is of the paired t-test, adjusted by Holm for all methods of the table; the verdict '
@@ -206,7 +210,11 @@ def _command(found: Found) -> str:
     words = ['python', 'tools/compare.py', plan['student']['config'], '--teacher', plan['teacher']['config'],
              '--teacher-checkpoint', plan['teacher_checkpoint']['path'], '--methods', *plan['methods'], '--seeds',
              *map(str, plan['seeds']), '--epochs', str(plan['epochs'])]
-    if plan['options']:
+    options = dict(plan['options'])
+    if found.report_on == 'test':
+        words += ['--report-on', 'test']
+        options |= (plan.get('tested_on') or {}).get('options', {})
+    if options:
         words += ['--cfg-options', *(f'{key}={value if isinstance(value, str) else json.dumps(value)}'
-                                     for key, value in plan['options'].items())]
+                                     for key, value in options.items())]
     return shlex.join(words)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ckd_mmdet.lab.compare import main, runs
+from ckd_mmdet.lab.compare import main, runs, testing
 from ckd_mmdet.lab.compare.found import Found
 from ckd_mmdet.lab.compare.methods import Method
 from ckd_mmdet.lab.compare.plan import Matrix, Settings, keep_matrix
@@ -28,7 +28,15 @@ plan = json.loads(Path(PLAN).read_text())
 log = folder / f'{time.time_ns():020}' / 'vis_data/scalars.json'
 log.parent.mkdir(parents=True)
 if kind == 'test':
-    (log.parents[1] / 'metrics.json').write_text(json.dumps({'coco/bbox_mAP': plan['teacher'], 'time': 1.0}))
+    checkpoint = Path(sys.argv[3])
+    name = '/'.join(checkpoint.parts[-3:-1]) if checkpoint.name == 'student.pth' else 'teacher'
+    with open(Path(PLAN).parent / 'tests.txt', 'a') as tests:
+        tests.write(f'{name} {Path(config).stem}\\n')
+    if name in plan.get('untestable', []):
+        sys.exit('RuntimeError: no room')
+    score = plan['tests'].get(Path(config).stem if name == 'teacher' else name, plan['teacher'])
+    found = {} if score is None else {'coco/bbox_mAP': score, 'coco/bbox_mAP_50': 0.9}
+    (log.parents[1] / 'metrics.json').write_text(json.dumps({**found, 'time': 1.0}))
     sys.exit()
 method, seed = Path(config).stem, int(sys.argv[-1].removeprefix('randomness.seed='))
 name = f'{method}/{seed}'
@@ -57,6 +65,7 @@ for epoch in range(first, plan['epochs'] + 1):
 '''
 EPOCHS = 3
 SCORES = {'none': 0.40, 'kd': 0.45, 'ckd': 0.44}
+TESTS = {'none/0': 0.30, 'none/1': 0.32, 'kd/0': 0.33, 'kd/1': 0.37, 'the_teacher_on_test': 0.5}
 
 
 @pytest.fixture
@@ -65,10 +74,11 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     script, plan = tmp_path / 'played.py', tmp_path / 'plan.json'
     script.write_text(PLAYED.replace('PLAN', repr(str(plan))))
     monkeypatch.setattr(runs, 'TRAIN', (sys.executable, str(script), 'train'))
-    monkeypatch.setattr(main, 'TEST', (sys.executable, str(script), 'test'))
+    for module in (main, testing):
+        monkeypatch.setattr(module, 'TEST', (sys.executable, str(script), 'test'))
 
     def write(**changes: Any) -> None:
-        plan.write_text(json.dumps({'epochs': EPOCHS, 'teacher': 0.6, 'scores': SCORES, **changes}))
+        plan.write_text(json.dumps({'epochs': EPOCHS, 'teacher': 0.6, 'scores': SCORES, 'tests': TESTS, **changes}))
 
     write()
     return write
@@ -82,7 +92,10 @@ def a_matrix(folder: Path, methods: Sequence[str | Method] = ('none', 'kd'), see
     made = [method if isinstance(method, Method) else Method(method, a_config(method)) for method in methods]
     identity = dict(student=dict(config='student.py', digest='s'), teacher=dict(config='teacher.py', digest='t'),
                     teacher_checkpoint=dict(path='teacher.pth', digest='c'), epochs=EPOCHS, options={})
-    return Matrix(settings, made, list(seeds), 'teacher.pth', Config(dict(model=dict(type='Teacher'))), None, identity)
+    on_test = [Config(dict(model=dict(type=name), test_dataloader=dict(dataset=dict(ann_file='test.json'))))
+               for name in ('Detector', 'Teacher') if settings.report_on == 'test']
+    return Matrix(settings, made, list(seeds), 'teacher.pth', Config(dict(model=dict(type='Teacher'))), None, identity,
+                  *on_test)
 
 
 def a_config(method: str) -> Config:
@@ -94,7 +107,9 @@ def run(matrix: Matrix) -> Found:
     """Train the matrix and write its report, as :func:`ckd_mmdet.lab.compare.main.run_matrix` does with a real one."""
     keep_matrix(matrix)
     main.train(matrix, runs.make_runs(matrix), None, 0.02)
-    return write_report(matrix.settings.out, matrix.settings.metric)
+    if matrix.settings.report_on == 'test':
+        main.test(matrix, None, 0.02)
+    return write_report(matrix.settings.out, matrix.settings.metric, matrix.settings.report_on)
 
 
 def calls(folder: Path, name: str) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from ckd_mmdet.lab.compare.runs import (
     Run,
     epochs_done,
-    finish_teacher,
+    finish_test,
     make_runs,
     read_validations,
     step_seconds,
@@ -207,7 +207,7 @@ def test_the_reason_of_a_failure_is_one_line(how: str, text: str, reason: str, t
 
 def test_the_teacher_s_metrics_are_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='left no metrics'):
-        finish_teacher(tmp_path)
+        finish_test(tmp_path)
     (tmp_path / '1').mkdir()
     (tmp_path / '1/1.json').write_text(json.dumps({'coco/bbox_mAP': 0.5, 'time': 1.0}))
-    assert finish_teacher(tmp_path)['metrics'] == {'coco/bbox_mAP': 0.5}
+    assert finish_test(tmp_path)['metrics'] == {'coco/bbox_mAP': 0.5}
