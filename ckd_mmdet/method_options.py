@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def parse_method(method: str) -> list[Part]:
     """Read ``'ckd:0.5+pkd'``; ``'none'`` and ``'auto'``, which the heads decide, have no parts.
 
     Raises:
-        ValueError: If a name is unknown, or there twice.
+        ValueError: If a name is unknown, or there twice, or two of them are one loss on other rows.
     """
     if method in ('none', AUTO):
         return []
@@ -42,6 +43,10 @@ def parse_method(method: str) -> list[Part]:
     if not set(names) <= set(METHODS) or len(set(names)) < len(names):
         raise ValueError(f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, {AUTO} or none, '
                          f'got {method!r}.')
+    for first, second in combinations(names, 2):
+        if METHODS[first] == METHODS[second]:
+            raise ValueError(f'`method` joins {first} and {second}, which are one loss with other rows and weights; '
+                             'leave one of the two out.')
     return parts
 
 

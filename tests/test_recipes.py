@@ -13,6 +13,7 @@ from ckd_mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
+from tests.classification.toys import classifier_config
 from tests.small_runs import ROOT
 from tests.toys import toy_config, toy_model
 
@@ -96,12 +97,12 @@ def test_the_table_has_each_method_once() -> None:
 # shipped configs
 
 NOT_A_RECIPE = {
-    'roi_ckd': 'CKD as released: all sampled RoIs, weight 0.1',
     'roi_stage2_ckd': 'CKD as released, on the last stage of a cascade',
     'review': 'the released weights of ReviewKD, with levels of their own',
 }
 PARTS = {'dense_ckd': ('retinanet', 'retinanet', 'ckd'), 'dense_kd': ('retinanet', 'retinanet', 'kd'),
          'query_ckd': ('deformable_detr', 'dino', 'ckd'), 'query_kd': ('deformable_detr', 'dino', 'kd'),
+         'roi_ckd': ('faster_rcnn', 'faster_rcnn', 'ckd_released'),
          'roi_ckd_foreground': ('faster_rcnn', 'faster_rcnn', 'ckd'), 'roi_kd': ('faster_rcnn', 'faster_rcnn', 'kd'),
          'roi_dkd': ('faster_rcnn', 'faster_rcnn', 'dkd'), 'roi_pckd': ('faster_rcnn', 'faster_rcnn', 'pckd')}
 """Each part that the shipped configs take, and a pair of toys with its heads."""
@@ -161,3 +162,11 @@ def test_labels_that_a_head_has_not_are_refused_before_training() -> None:
     with pytest.raises(ValueError, match=r'needs labels for Foreground, .*with `--selector TeacherTopK:256` or none'):
         distill_config(model, model, 'ckd', teacher_checkpoint='weights.pth', selector='Foreground')
     distill_config(model, model, 'ckd', teacher_checkpoint='weights.pth', selector='TeacherTopK:256')
+
+
+def test_the_released_ckd_of_classifiers_takes_every_image_with_the_weight_of_imagenet() -> None:
+    model = Config(dict(default_scope='mmpretrain', model=classifier_config()))
+    made = distill_config(model, model, 'ckd_released', teacher_checkpoint='weights.pth').to_dict()
+    assert made['model']['alignments'] == dict(image=dict(
+        aligner=dict(type='ImageAligner'), selector=dict(type='All'),
+        losses=dict(loss_ckd=dict(type='CKDLoss', loss_weight=10.0))))

@@ -28,7 +28,7 @@ OF_HEADS = dict(RoIAligner='two-stage detectors', DenseAligner='one-stage detect
                 QueryAligner='DETR and its like', ObjectAligner='any two detectors of these kinds',
                 NeckAligner='any two models, by feature maps', ImageAligner='classifiers of MMPretrain')
 EPILOG = '\n'.join([
-    'methods:', *(f'  {name:<9} {text}' for name, text in SAYS.items()),
+    'methods:', *(f'  {name:<12} {text}' for name, text in SAYS.items()),
     '', 'for which heads (what is taken is printed, and why):',
     *(f'  {text}: {", ".join(RECIPES[aligner])}' for aligner, text in OF_HEADS.items()),
     '  one class on both sides, and a sigmoid on one: kd, or a method of feature maps',
