@@ -15,7 +15,8 @@ from ckd_mmdet.config import DISTILLER, add_hook, inner_datasets, read_config
 from ckd_mmdet.config_classes import pair_classes
 from ckd_mmdet.explanation import explain, named
 from ckd_mmdet.fit import check_alignments, check_inputs
-from ckd_mmdet.method_options import Part, parse_method, read_selector, student_options
+from ckd_mmdet.inheritance import inheritance
+from ckd_mmdet.method_options import INHERIT, Part, parse_method, read_selector, split_inherit, student_options
 from ckd_mmdet.options import merge_options
 from ckd_mmdet.recipes import AUTO, METHODS, RECIPES, SUITS, Recipe, as_commands, methods_for, of_maps, recommended
 from ckd_mmdet.registry import MODELS, TASK_UTILS
@@ -41,7 +42,8 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
         method: One of :data:`METHODS`, or several joined by ``+``, each with its weight after a colon where it is not
             the recipe's: ``'ckd:0.5+pkd'``, ``'l2:balance:0.5'``. ``'auto'`` is the one that gave most between such
             heads, :func:`ckd_mmdet.recipes.recommended`. ``'none'`` gives the student's own config, seeded as
-            the distilled one is.
+            the distilled one is. ``+inherit`` beside any of them lets the student start from the teacher's neck and
+            head where names and shapes agree.
         teacher_checkpoint: Path or address of its weights; of an ``mmdet::`` config the model zoo's by default.
         loss_weight: Instead of the recipe's, for every method that has none of its own: a number, a schedule, or
             ``'balance:0.5'``, see :class:`ckd_mmdet.losses.Weight`.
@@ -64,16 +66,21 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     if method == 'none':
         add_hook(cfg)
         return cfg
-    of_rows = _check_wishes(method, wanted, teacher, selector)
+    plain, inherits = split_inherit(method)
+    of_rows = plain == AUTO or any(not of_maps(part.name) for part in wanted)
+    _check_wishes(method, wanted, teacher, selector if not of_rows else None)
     taught_by = _teacher(teacher, teacher_checkpoint)
     teacher_config = read_teacher_config(taught_by['config'])
     models = build_model(cfg), build_model(teacher_config)
     choice = choose_alignment(*models) if of_rows else Choice({}, None, [])
-    wanted, said = _best(choice) if method == AUTO else (wanted, [])
+    wanted, said = _best(choice) if plain == AUTO else (wanted, [])
     made = Config(cfg.to_dict(), cfg_text=f'# by ckd_mmdet.distill_config, method {method}',
                   filename=f'{run_name(cfg.filename, method, teacher)}.py')  # the Runner's name for what it dumps
     made.model = dict(type=DISTILLER, student=cfg.model, teacher=taught_by,
                       alignments=_alignments(choice, wanted, loss_weight, selector, not hasattr(models[0], 'roi_head')))
+    if inherits:
+        made.model.inherit = True
+        said.append(f'{INHERIT}: {len(inheritance(*models).taken)} weights of neck and head agree in name and shape')
     merge_options(made, options)
     levels = _pair_levels(made.model.alignments, *models)
     check_inputs(made, *models)
@@ -83,7 +90,7 @@ def distill_config(student: str | Path | Config, teacher: str | Path | Config | 
     rows = check_alignments(made.to_dict()['model']['alignments'], *models, pairing.class_map is not None,
                             pairing.shared)
     made.distillation = dict(method=said, aligner=[*choice.reasons[:1], *levels], refused=choice.reasons[1:], rows=rows,
-                             classes=pairing.why)
+                             classes=pairing.why if made.model.alignments else 'looked at as the run starts')
     add_hook(made)
     if os.environ.get('RANK', '0') == '0':  # no process group yet: each process of a launcher comes here
         print_log(explain(made))
@@ -98,15 +105,14 @@ def _best(choice: Choice) -> tuple[list[Part], list[str]]:
     return [Part(name, None)], [f'{name}: {why}']
 
 
-def _check_wishes(method: str, wanted: Sequence[Part], teacher: object, selector: object) -> bool:
-    """Whether rows are compared at all."""
+def _check_wishes(method: str, wanted: Sequence[Part], teacher: object, selector: object) -> None:
+    """Refuse what is missing, and a ``selector`` where no rows are compared."""
     if teacher is None:
         raise ValueError(f'`method={method!r}` needs a `teacher`; to train the student alone, take `none`.')
-    of_rows = method == AUTO or any(not of_maps(part.name) for part in wanted)
-    if selector is not None and not of_rows:
-        raise ValueError(f'`selector` chooses rows, and `method={method!r}` pairs feature maps, all of them; leave the '
-                         'selector out, or join a method of rows with +.')
-    return of_rows
+    if selector is not None:
+        pairs = 'pairs feature maps, all of them' if wanted else 'pairs nothing'
+        raise ValueError(f'`selector` chooses rows, and `method={method!r}` {pairs}; leave the selector out, or join a '
+                         'method of rows with +.')
 
 
 def run_name(student: str | None, method: str, teacher: str | Path | Config | None) -> str:

@@ -37,12 +37,16 @@ class Distillation:
 
     Args:
         teachers: By the names that the alignments give; a single one has the name ``None``.
-        alignments: By name, at least one.
+        alignments: By name; none where the student only inherits.
+        inherits: Whether the student starts from the teacher's neck and head, see
+            :class:`ckd_mmdet.inheritance.Inheriting`.
     """
 
-    def __init__(self, teachers: Mapping[str | None, FrozenTeacher], alignments: Mapping[str, Alignment]) -> None:
+    def __init__(self, teachers: Mapping[str | None, FrozenTeacher], alignments: Mapping[str, Alignment],
+                 inherits: bool = False) -> None:
         self.teachers = teachers
         self.alignments = alignments
+        self.inherits = inherits
         self.pairings: dict[str, Pairing] | None = None
         """By the alignment's name; ``None`` until :meth:`pair`, before which no step is taken."""
         self.judgements: dict[str, TeacherJudgement] = {}

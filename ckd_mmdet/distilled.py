@@ -11,6 +11,7 @@ from ckd_mmdet.aligners import DenseAligner
 from ckd_mmdet.alignment import Alignment, build_alignment
 from ckd_mmdet.cached.teacher import CachedTeacher, asking_cache, is_cached
 from ckd_mmdet.distillation import Distillation
+from ckd_mmdet.inheritance import check_inheriting
 from ckd_mmdet.losses import KDLoss
 from ckd_mmdet.pairing import check_counts
 from ckd_mmdet.registry import MODELS, build
@@ -27,7 +28,7 @@ PARTS = 'ckd_mmdet'
 
 @MODELS.register_module(name='Distiller')  # type: ignore[untyped-decorator]  # MMEngine's
 def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, dict] | None = None,
-           data_preprocessor: dict | nn.Module | None = None) -> BaseModel:
+           data_preprocessor: dict | nn.Module | None = None, inherit: bool = False) -> BaseModel:
     """Build a student that learns from a teacher too.
 
     What is built *is* the student: a ``FasterRCNN`` stays one, its class becomes ``Distilled[FasterRCNN]``, see
@@ -41,6 +42,8 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
         alignments: Configs by name, ``dict(aligner=..., losses=..., selector=..., teacher=...)``, see
             :class:`ckd_mmdet.alignment.Alignment`; none trains the student alone.
         data_preprocessor: The student's, where its config keeps it outside ``model``.
+        inherit: Whether the student starts from the teacher's neck and head where names and shapes agree, see
+            :mod:`ckd_mmdet.inheritance`; without alignments it then trains alone.
 
     Raises:
         ValueError: If a config is unfit, or teacher and student cannot be paired.
@@ -48,6 +51,8 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     for name, given in (('student', student), ('teacher', teacher), ('alignments', alignments)):
         if not isinstance(given, Mapping) and (name == 'student' or given is not None):
             raise ValueError(f'`Distiller` needs a dict as `{name}`, got {given!r}.')
+    if inherit and teacher is None:
+        raise ValueError('`Distiller` needs a `teacher` to `inherit` from, got None; give one, or leave `inherit` out.')
     if teacher is not None and not teacher:
         raise ValueError('`Distiller` needs a `teacher` with a `config`, or `None` to train the student alone, got an '
                          'empty dict.')
@@ -59,10 +64,12 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
     model = ROOT_MODELS.build(student)
     parts = build_alignments(alignments or {}, teacher) if teacher else {}
     _check_views(model.data_preprocessor, parts)
-    if teacher is None or not parts:
+    if teacher is None or not parts and not inherit:
         return model
     _warn_of_crossed_and_plain(parts)
     teachers = build_teachers(teacher, parts)
+    if inherit:
+        check_inheriting(model, teachers)
     for one in teachers.values():
         one.match_preprocessing(model.data_preprocessor)
     for alignment in parts.values():
@@ -71,7 +78,7 @@ def distil(student: dict, teacher: dict | None = None, alignments: Mapping[str, 
         if scorings is not None and taught_by.class_map is None:
             check_counts(f'`alignments.{alignment.name}`', scorings)
         alignment.build_parts(model, taught_by.model)
-    return become_distilled(model, Distillation(teachers, parts))
+    return become_distilled(model, Distillation(teachers, parts, inherit))
 
 
 class Distilled(BaseModel):

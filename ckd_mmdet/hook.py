@@ -12,6 +12,7 @@ from ckd_mmdet.checkpoints import report_fit, weights_of
 from ckd_mmdet.distillation import LOGGED, Distillation
 from ckd_mmdet.distilled import Distilled
 from ckd_mmdet.image_check import CheckImages
+from ckd_mmdet.inheritance import Inheriting
 from ckd_mmdet.labels import has_objects, settle_label_names
 from ckd_mmdet.log_groups import LogGroups
 from ckd_mmdet.missed_validation import MissedValidation
@@ -39,8 +40,9 @@ KEY = 'ckd_mmdet'
 class DistillHook(Hook):
     """What only the Runner knows; with a plain student, all of it but the teaching.
 
-    Its parts, each a hook of its own: :class:`Teaching`, :class:`Guard`, :class:`ckd_mmdet.seeding.ExactResume`,
-    :class:`ckd_mmdet.image_check.CheckImages`, :class:`ckd_mmdet.student_export.StudentExport`,
+    Its parts, each a hook of its own: :class:`Teaching`, :class:`ckd_mmdet.inheritance.Inheriting`, :class:`Guard`,
+    :class:`ckd_mmdet.seeding.ExactResume`, :class:`ckd_mmdet.image_check.CheckImages`,
+    :class:`ckd_mmdet.student_export.StudentExport`,
     :class:`ckd_mmdet.missed_validation.MissedValidation`, and :class:`ckd_mmdet.log_groups.LogGroups`. Checkpoints are
     written whole, see :mod:`ckd_mmdet.saving`.
 
@@ -52,9 +54,10 @@ class DistillHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, patience: int = 5) -> None:
+        teaching = Teaching()
         # the last validates, before the first step: once all the others are ready
-        self.parts: Sequence[Hook] = (ExactResume(), CheckImages(), LogGroups(), Teaching(), Guard(patience),
-                                      StudentExport(), MissedValidation())
+        self.parts: Sequence[Hook] = (ExactResume(), CheckImages(), LogGroups(), teaching, Inheriting(teaching),
+                                      Guard(patience), StudentExport(), MissedValidation())
 
     def before_run(self, runner: Runner) -> None:
         if isinstance(runner, FlexibleRunner):

@@ -16,6 +16,8 @@ from ckd_mmdet.recipes import AUTO, METHODS
 from mmengine.fileio import load
 from yaml import YAMLError, safe_load
 
+INHERIT = 'inherit'
+"""Beside a method: the student starts from the teacher's neck and head."""
 CLASS_MAP = 'model.teacher.class_map'
 """Key of an override."""
 
@@ -31,14 +33,15 @@ class Part:
 
 
 def parse_method(method: str) -> list[Part]:
-    """Read ``'ckd:0.5+pkd'``; ``'none'`` and ``'auto'``, which the heads decide, have no parts.
+    """Read ``'ckd:0.5+pkd'``; ``'none'`` and ``'auto'``, which the heads decide, have no parts, nor has ``inherit``.
 
     Raises:
         ValueError: If a name is unknown, or there twice, or two of them are one loss on other rows.
     """
-    if method in ('none', AUTO):
+    plain = split_inherit(method)[0]
+    if plain in ('none', AUTO):
         return []
-    parts = [_part(text) for text in method.split('+')]
+    parts = [_part(text) for text in plain.split('+')]
     names = [part.name for part in parts]
     if not set(names) <= set(METHODS) or len(set(names)) < len(names):
         raise ValueError(f'`method` needs one of {", ".join(METHODS)}, several of them joined by +, {AUTO} or none, '
@@ -48,6 +51,15 @@ def parse_method(method: str) -> list[Part]:
             raise ValueError(f'`method` joins {first} and {second}, which are one loss with other rows and weights; '
                              'leave one of the two out.')
     return parts
+
+
+def split_inherit(method: str) -> tuple[str, bool]:
+    """``'ckd'`` and True of ``'ckd+inherit'``: a switch beside the methods, no method."""
+    parts = method.split('+')
+    if INHERIT not in parts:
+        return method, False
+    parts.remove(INHERIT)  # a second one stays, and is unknown
+    return '+'.join(parts), True
 
 
 def _part(text: str) -> Part:

@@ -39,7 +39,7 @@ ALLOWED = {  # beside the standard library and the part's own folder
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
          'cached', 'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
          'work_dir',
-         'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'joining', 'judgement',
+         'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'inheritance', 'joining', 'judgement',
          'labels', 'loading', 'log_groups', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
          'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}

@@ -60,7 +60,8 @@ def parse_args() -> argparse.Namespace:
                         help='how the teacher alone computes; auto is bf16 where the device does so natively, else '
                              "fp32; by default as the student's step")
     parser.add_argument('--method', help=f'how: {", ".join(METHODS)}, or several, ckd:0.5+pkd for example; by '
-                                         'default auto, what gave most between such heads; none trains it alone')
+                                         'default auto, what gave most between such heads; none trains it alone; '
+                                         "+inherit beside any starts it from the teacher's neck and head")
     parser.add_argument('--loss-weight', type=read_weight,
                         help="instead of the method's own: a number, balance:0.5, or a schedule by epochs, "
                              "'{value: 1, warm_up: 20}'")

@@ -21,7 +21,7 @@ from ckd_mmdet.distilled import distil
 from ckd_mmdet.fit import check_alignments
 from ckd_mmdet.lab.compare.schedule import check_loop, keep_records, scale_epochs
 from ckd_mmdet.lab.jobs.files import digest
-from ckd_mmdet.method_options import student_options
+from ckd_mmdet.method_options import split_inherit, student_options
 from ckd_mmdet.options import merge_options
 from ckd_mmdet.recipes import METHODS
 from ckd_mmdet.teacher import FrozenTeacher, build_model, read_teacher_config
@@ -101,8 +101,9 @@ def check_names(names: Sequence[str]) -> None:
             except (OSError, RuntimeError, ValueError, *BROKEN) as error:
                 raise ValueError(f'`methods` has {name!r}, which is no readable config: {error}') from error
             continue
-        unknown = [part for part in name.split('+') if part.partition(':')[0] not in METHODS]
-        if unknown and name != ALONE:
+        methods = split_inherit(name)[0]
+        unknown = [part for part in methods.split('+') if part.partition(':')[0] not in METHODS]
+        if unknown and methods != ALONE:
             raise ValueError(f'`methods` has {name!r}, and {unknown[0]!r} is unknown; take of {ALONE}, '
                              f'{", ".join(METHODS)}, several joined by +, each with a weight after a colon if it '
                              'shall have another, or a config (a .py file, or package::...) of a distilled student.')
