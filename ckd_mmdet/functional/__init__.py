@@ -14,11 +14,13 @@ from .masks import mask_kd_loss
 from .negatives import little_overlap, told_apart
 from .preview import binary_cross_entropy, cross_entropy, preview_threshold, preview_weights, relative_difficulty
 from .quality import quality_kd_loss
+from .regions import boxes_of_level, inside_objects, near_objects, place_weights
 from .relations import relation_loss
 
-__all__ = ['agreement', 'binary_cross_entropy', 'binary_kd_loss', 'bounded_loss', 'box_loss', 'category_contrast',
-           'center_alignment', 'center_scores', 'ckd_loss', 'class_log_odds', 'cross_entropy', 'cwd_loss',
-           'dist_loss', 'dkd_loss', 'feature_alignment', 'fgd_terms', 'hcl_loss', 'kd_loss', 'l2_loss', 'ld_loss',
-           'little_overlap', 'mask_kd_loss', 'object_weights', 'other_id', 'overlap', 'pkd_loss', 'preview_threshold',
-           'preview_weights', 'quality_kd_loss', 'relation_loss', 'relative_difficulty', 'same_id', 'standardized',
-           'told_apart', 'valuable_region']
+__all__ = ['agreement', 'binary_cross_entropy', 'binary_kd_loss', 'bounded_loss', 'box_loss', 'boxes_of_level',
+           'category_contrast', 'center_alignment', 'center_scores', 'ckd_loss', 'class_log_odds', 'cross_entropy',
+           'cwd_loss', 'dist_loss', 'dkd_loss', 'feature_alignment', 'fgd_terms', 'hcl_loss', 'inside_objects',
+           'kd_loss', 'l2_loss', 'ld_loss', 'little_overlap', 'mask_kd_loss', 'near_objects', 'object_weights',
+           'other_id', 'overlap', 'pkd_loss', 'place_weights', 'preview_threshold', 'preview_weights',
+           'quality_kd_loss', 'relation_loss', 'relative_difficulty', 'same_id', 'standardized', 'told_apart',
+           'valuable_region']

@@ -14,28 +14,31 @@ POOLS = (4, 2, 1)
 """Sides of the pooled maps that are compared beside the maps themselves."""
 
 
-def l2_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def l2_loss(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Mean squared difference of the maps of each image.
 
-    .. math:: \ell_i = \frac{1}{d h w} \sum_{c, y, x} (s_{icyx} - t_{icyx})^2
+    .. math:: \ell_i = \frac{1}{d h w} \sum_{c, y, x} (s_{icyx} - t_{icyx})^2 \quad \text{or} \quad
+              \frac{1}{d} \sum_{c, y, x} w_{iyx} (s_{icyx} - t_{icyx})^2
 
     (the hint of FitNet, arXiv 1412.6550, which takes half the sum, of one layer).
 
     Args:
         student: Maps, shape ``(N, d, h, w)``; ``N`` images, ``d`` channels, ``h`` rows of ``w`` places.
         teacher: The teacher's maps of the same images, shape ``(N, d, h, w)``; no gradient flows to it.
+        weights: Of the places, shape ``(N, h, w)``, in the place of :math:`\frac{1}{h w}` each; their gradient is not
+            taken.
 
     Returns:
         Loss of each image, shape ``(N,)``, in at least float32.
 
     Raises:
-        ValueError: If the shapes are not equal or not four-dimensional.
+        ValueError: If the shapes are not equal or not four-dimensional, or those of ``weights`` do not fit.
     """
     student, teacher = paired_maps(student, teacher, 'l2_loss')
-    return _mean_square(student - teacher)
+    return _mean_square(student - teacher, weights, 'l2_loss')
 
 
-def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def pkd_loss(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     r"""Half the mean squared difference of the maps of each image, each channel standardised over the batch.
 
     .. math:: \ell_i = \frac{1}{2 d h w} \sum_{c, y, x} (\hat s_{icyx} - \hat t_{icyx})^2, \quad
@@ -53,6 +56,8 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: Maps, shape ``(N, d, h, w)``; ``N`` images, ``d`` channels, ``h`` rows of ``w`` places.
         teacher: The teacher's maps of the same images, shape ``(N, d, h, w)``; no gradient flows to it.
+        weights: Of the places, shape ``(N, h, w)``, in the place of :math:`\frac{1}{h w}` each; the statistics are of all
+            places all the same.
 
     Returns:
         Loss of each image, shape ``(N,)``, in at least float32; the mean over images is between 0 and 2. A channel that
@@ -61,10 +66,10 @@ def pkd_loss(student: Tensor, teacher: Tensor) -> Tensor:
         channel that hardly varies is of the size :math:`1 / \epsilon`.
 
     Raises:
-        ValueError: If the shapes are not equal or not four-dimensional.
+        ValueError: If the shapes are not equal or not four-dimensional, or those of ``weights`` do not fit.
     """
     student, teacher = paired_maps(student, teacher, 'pkd_loss')
-    return _mean_square(_standardized(student) - _standardized(teacher)) / 2
+    return _mean_square(_standardized(student) - _standardized(teacher), weights, 'pkd_loss') / 2
 
 
 def cwd_loss(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
@@ -132,9 +137,15 @@ def paired_maps(student: Tensor, teacher: Tensor, function: str) -> tuple[Tensor
     return in_one_precision(student, teacher)
 
 
-def _mean_square(difference: Tensor) -> Tensor:
-    """Of each image, shape ``(N,)``."""
-    return difference.square().mean((1, 2, 3))
+def _mean_square(difference: Tensor, weights: Tensor | None = None, function: str = '') -> Tensor:
+    """Of each image, shape ``(N,)``; with weights of the places, the weighted sum over them."""
+    if weights is None:
+        return difference.square().mean((1, 2, 3))
+    n, _, h, w = difference.shape
+    if weights.shape != (n, h, w):
+        raise ValueError(f'`{function}` needs `weights` of shape (N, h, w), {(n, h, w)} for these maps, got '
+                         f'{tuple(weights.shape)}; give one number a place, the same for all channels.')
+    return (difference.square().mean(1) * weights.detach()).sum((1, 2))
 
 
 def _standardized(maps: Tensor) -> Tensor:

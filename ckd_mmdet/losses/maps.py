@@ -13,6 +13,7 @@ from ckd_mmdet.samples import AlignedMaps, Widths
 from torch import Tensor, nn
 
 from .base import DistillLoss
+from .regions import Region
 
 
 class MapLoss(DistillLoss[AlignedMaps]):
@@ -94,10 +95,29 @@ class MapLoss(DistillLoss[AlignedMaps]):
 
 @MODELS.register_module()
 class L2Loss(MapLoss):
-    """Mean squared difference of the maps, summed over the levels (the hint of FitNet, arXiv 1412.6550)."""
+    """Mean squared difference of the maps, summed over the levels (the hint of FitNet, arXiv 1412.6550).
+
+    Args:
+        project: As of :class:`MapLoss`.
+        region: Which places count: ``None``, all of them; ``'gt'``, ``'fine'`` or ``'decoupled'``, those of the true
+            objects, see :class:`ckd_mmdet.losses.regions.Region`.
+        background: Weight of the other places beside them, at least 0; of ``'decoupled'`` alone, 4 by default.
+        loss_weight: Factor of the sum. FGFI's 0.01, of sums over the channels, is 0.005 times their number here;
+            DeFeat's 3 and 12 for necks on VOC are 1.5.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self, project: bool | None = None, region: str | None = None, background: float | None = None,
+                 loss_weight: float | str | Mapping = 1.0) -> None:
+        super().__init__(project, loss_weight)
+        self.region = Region(region, background, 'L2Loss')
+        if region is not None:
+            self.requires = self.requires | {'boxes'}
 
     def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
-        return l2_loss(student, teacher)
+        return l2_loss(student, teacher, self.region.weights(aligned, level))
 
 
 @MODELS.register_module()
@@ -105,11 +125,29 @@ class PKDLoss(MapLoss):
     """Lack of correlation of each channel with the teacher's, summed over the levels (PKD, arXiv 2207.02039).
 
     It is of the images of one process together: under DDP the loss is the mean of the ranks' own values, not the value
-    of the joined batch. Scale and offset of a channel do not count, so that it suits a teacher of another architecture.
+    of the joined batch. Scale and offset of a channel do not count, so that it suits a teacher of another architecture. Mean and
+    spread of a channel are of all places, whatever the ``region``.
+
+    Args:
+        project: As of :class:`MapLoss`.
+        region: Which places count: ``None``, all of them; ``'gt'``, ``'fine'`` or ``'decoupled'``, those of the true
+            objects, see :class:`ckd_mmdet.losses.regions.Region`.
+        background: Weight of the other places beside them, at least 0; of ``'decoupled'`` alone, 4 by default.
+        loss_weight: Factor of the sum.
+
+    Raises:
+        ValueError: If an argument is out of its range.
     """
 
+    def __init__(self, project: bool | None = None, region: str | None = None, background: float | None = None,
+                 loss_weight: float | str | Mapping = 1.0) -> None:
+        super().__init__(project, loss_weight)
+        self.region = Region(region, background, 'PKDLoss')
+        if region is not None:
+            self.requires = self.requires | {'boxes'}
+
     def per_image(self, level: int, student: Tensor, teacher: Tensor, aligned: AlignedMaps) -> Tensor:
-        return pkd_loss(student, teacher)
+        return pkd_loss(student, teacher, self.region.weights(aligned, level))
 
 
 @MODELS.register_module()

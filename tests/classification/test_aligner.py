@@ -271,10 +271,12 @@ def test_configs_with_lists_of_selectors_work(student: nn.Module) -> None:
     assert len(samples) == 6
 
 
-def test_a_loss_of_objects_is_refused_for_classifiers(tmp_path: Path) -> None:
+@pytest.mark.parametrize('loss', [dict(type='FGDLoss'), dict(type='L2Loss', region='gt'),
+                                  dict(type='PKDLoss', region='decoupled')])
+def test_a_loss_of_objects_is_refused_for_classifiers(loss: dict, tmp_path: Path) -> None:
     teacher = saved(built(classifier_config('resnet14')), tmp_path / 't.pth')
     cfg = distiller_config(classifier_config(), classifier_config('resnet14'), teacher, PCKD)
-    cfg['alignments'] = dict(neck=dict(aligner=dict(type='NeckAligner'), losses=dict(loss_fgd=dict(type='FGDLoss'))))
-    with pytest.raises(ValueError, match='`alignments.neck` needs boxes of objects for FGDLoss, and a ImageClassifier '
-                                         'classifies whole images; take `--method l2` or `--method pkd`'):
+    cfg['alignments'] = dict(neck=dict(aligner=dict(type='NeckAligner'), losses=dict(loss_maps=loss)))
+    with pytest.raises(ValueError, match=f'`alignments.neck` needs boxes of objects for {loss["type"]}, and a '
+                                         'ImageClassifier classifies whole images; take `--method l2` or `--method pkd`'):
         built(cfg)
