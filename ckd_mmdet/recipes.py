@@ -163,8 +163,9 @@ SUITS: dict[str, dict[str, int]] = {
 }
 
 
-BY_HEAD = frozenset({'quality', 'boxes', 'bckd', 'ld'})
-"""Those of them that not every head of a kind has what they need: labels of its rows, or boxes that we can decode."""
+BY_HEAD = frozenset({'quality', 'boxes', 'bckd', 'ld', 'crosskd'})
+"""Those of them that not every head of a kind has what they need: labels of its rows, boxes that we can decode, or layers
+that can be crossed."""
 
 
 AUTO = 'auto'

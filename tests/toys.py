@@ -36,6 +36,11 @@ ONE_STAGE = {
     'reppoints': 'mmdet::reppoints/reppoints-moment_r50_fpn_1x_coco.py',
     'fcos_in_strides': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py',
 }
+OTHER_MASKS = {  # detectors that make masks in ways of their own
+    'htc': 'mmdet::htc/htc-without-semantic_r50_fpn_1x_coco.py',
+    'scnet': 'mmdet::scnet/scnet_r50_fpn_1x_coco.py',
+    'condinst': 'mmdet::condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
+}
 QUERIES = {
     'detr': 'mmdet::detr/detr_r50_8xb2-150e_coco.py',
     'conditional_detr': 'mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py',
@@ -63,7 +68,7 @@ def toy_config(name: str, num_classes: int = 3) -> ConfigDict:
     """
     if name in QUERIES:
         return toy_query_config(name, num_classes)
-    model = copy.deepcopy(_model({**TWO_STAGE, **ONE_STAGE}[name]))
+    model = copy.deepcopy(_model({**TWO_STAGE, **ONE_STAGE, **OTHER_MASKS}[name]))
     _shrink(model, {**WIDTHS, 'num_classes': num_classes})
     model.backbone.update(depth=18, base_channels=8)
     model.neck.in_channels = [8, 16, 32, 64] if model.neck.type == 'FPN' else 64

@@ -232,6 +232,26 @@ def test_the_method_is_refused_for_other_heads(name: str, text: str) -> None:
         distill_config(model, model, 'crosskd', teacher_checkpoint='weights.pth')
 
 
+@pytest.mark.parametrize('name', ['tood', 'yolof'])
+@pytest.mark.parametrize('method', ['crosskd', 'pckd'])
+def test_each_way_out_of_a_refusal_works_on_heads_that_cannot_be_crossed(name: str, method: str) -> None:
+    model = Config(dict(default_scope='mmdet', model=toy_config(name)))
+    with pytest.raises(ValueError) as refused:
+        distill_config(model, model, method, teacher_checkpoint='weights.pth')
+    ways = re.findall(r'`--method (\w+)`', str(refused.value))
+    assert ways and 'crosskd' not in ways
+    for way in ways:
+        distill_config(model, model, way, teacher_checkpoint='weights.pth')
+
+
+@pytest.mark.parametrize('through', [5, -4])
+def test_a_layer_out_of_range_is_refused_with_the_option_to_set(through: int) -> None:
+    model = Config(dict(default_scope='mmdet', model=toy_config('retinanet')))
+    with pytest.raises(ValueError, match=rf'needs `through` from 0 to 1, .*, got {through}; set `aligner.through` of'):
+        distill_config(model, model, 'crosskd', teacher_checkpoint='weights.pth',
+                       options={'model.alignments.dense.aligner.through': through})
+
+
 def test_a_cached_teacher_has_no_head() -> None:
     with pytest.raises(ValueError, match='`alignments.dense.aligner` has `through`, as `--method crosskd`: .*live'):
         asking_cache('dense', dict(aligner=dict(type='DenseAligner', through=-1), losses={}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from ckd_mmdet.pairing import RowPairing
 from ckd_mmdet.samples import AlignedSamples
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.hub import get_config
 from torch import nn
 
 from tests.aligners.scenes import Heard, answered, copied, hear, training
@@ -133,6 +135,31 @@ def test_detectors_without_such_masks_are_refused(student: str, teacher: str, te
     configs = [Config(dict(default_scope='mmdet', model=toy_config(name))) for name in (student, teacher)]
     with pytest.raises(ValueError, match=text):
         distill_config(*configs, 'masks', teacher_checkpoint='weights.pth')
+
+
+def own_masks(name: str) -> Config:
+    if name != 'rtmdet_ins':
+        return Config(dict(default_scope='mmdet', model=toy_config(name)))
+    model = copy.deepcopy(get_config('mmdet::rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py').model)  # small as it is
+    model.backbone.init_cfg = None
+    return Config(dict(default_scope='mmdet', model=model))
+
+
+OF_ROIS = r'`RoIAligner` compares masks of Mask R-CNN and its kin, and the student makes them in a way of its own in'
+OF_FILTERS = r"`method='masks'` has no recipe for the rows of a DenseAligner \(RTMDet-Ins and CondInst make each mask"
+
+
+@pytest.mark.parametrize('name, text', [
+    ('htc', f'{OF_ROIS} its HybridTaskCascadeRoIHead; take'), ('scnet', f'{OF_ROIS} its SCNetRoIHead; take'),
+    ('rtmdet_ins', OF_FILTERS), ('condinst', OF_FILTERS)])
+def test_masks_made_in_another_way_are_refused_and_each_way_out_works(name: str, text: str) -> None:
+    model = own_masks(name)
+    with pytest.raises(ValueError, match=text) as refused:
+        distill_config(model, model, 'masks', teacher_checkpoint='weights.pth')
+    ways = re.findall(r'`--method (\w+)`', str(refused.value))
+    assert len(ways) >= 2
+    for way in ways:
+        distill_config(model, model, way, teacher_checkpoint='weights.pth')
 
 
 def test_a_cached_teacher_has_no_masks() -> None:
