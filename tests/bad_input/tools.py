@@ -175,7 +175,7 @@ COMPARE = {
         words="--cfg-options needs key=value, with dots within keys, got 'x'"),
     'compare: an unknown method': on('compare', plain, '--teacher', plain, '--teacher-checkpoint', good, '--methods',
                                      'dark', '--out', work,
-        words="`methods` has 'dark', and 'dark' is unknown; take of none, ckd, kd, dkd, dist, pckd"),
+        words="`methods` has 'dark', and 'dark' is unknown; take of none, ckd, ckd_released, kd, dkd, dist, pckd"),
     'compare: a method config that is not there': on('compare', plain, '--teacher', plain, '--teacher-checkpoint', good,
                                                      '--methods', 'gone.py', '--out', work,
         words=r"`methods` has 'gone\.py', which is no readable config: \[Errno 2\] No such file or directory:"),

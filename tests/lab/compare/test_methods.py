@@ -56,7 +56,7 @@ def test_methods_weights_and_configs_are_known(name: str) -> None:
 
 
 @pytest.mark.parametrize(('name', 'text'), [
-    ('best', "'best' is unknown; take of none, ckd, kd, dkd"), ('ckd+best:2', "'best:2' is unknown"),
+    ('best', "'best' is unknown; take of none, ckd, ckd_released, kd, dkd"), ('ckd+best:2', "'best:2' is unknown"),
     ('', "'' is unknown"), ('gone.py', 'no readable config'), ('ckd_mmdet::gone.py', 'no readable config')])
 def test_an_unknown_method_is_refused_with_the_list(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
