@@ -91,8 +91,8 @@ OBJECTS = {'ckd': Recipe(ALL, 1.0), 'kd': Recipe(ALL, 1.0), 'dkd': Recipe(ALL, 1
 
 # All of these are ours unless a source stands beside them; README and docs/study.md have those that are measured (not
 # dist, ckd_features, boxes, detrdistill, masks, bckd, ld, quality, crosskd, pkd, reviewkd; cwd, fgd and mgd with one
-# seed). `ckd_released` is the setting of the released code (arXiv 2404.14109), which has RoI heads and classifiers alone; the
-# latter with weights of 10 to 100 by the pair of models, 10 on ImageNet.
+# seed). `ckd_released` is the setting of the released code (arXiv 2404.14109), which has RoI heads and classifiers
+# alone; the latter with weights of 10 to 100 by the pair of models, 10 on ImageNet.
 RECIPES: dict[str, dict[str, Recipe]] = {
     'ImageAligner': {
         'ckd': Recipe(ALL, 10.0),
@@ -164,8 +164,8 @@ SUITS: dict[str, dict[str, int]] = {
 
 
 BY_HEAD = frozenset({'quality', 'boxes', 'bckd', 'ld', 'crosskd'})
-"""Those of them that not every head of a kind has what they need: labels of its rows, boxes that we can decode, or layers
-that can be crossed."""
+"""Those of them that not every head of a kind has what they need: labels of its rows, boxes that we can decode, or
+layers that can be crossed."""
 
 
 AUTO = 'auto'

@@ -373,9 +373,9 @@ def pair(student: str = 'retinanet', teacher: str = 'retinanet', **options: Any)
      '`--method kd`'),
     (pair(method='ld'), "the student's RetinaHead regresses plain numbers; take `--method boxes`, or `--method kd`"),
     (pair('gfl', 'atss', method='ld'), "the teacher's ATSSHead regresses plain numbers; take `--method boxes`, or"),
-    (pair(method='ckd_released'), "`method='ckd_released'` has no recipe for the rows of a DenseAligner; take `--method "
-                                  'ckd` or `--method kd` or'),
-    (pair('faster_rcnn', 'retinanet', method='ckd_released'), 'for the rows of a ObjectAligner; take `--method ckd` or'),
+    (pair(method='ckd_released'), "`method='ckd_released'` has no recipe for the rows of a DenseAligner; take "
+                                  '`--method ckd` or `--method kd` or'),
+    (pair('faster_rcnn', 'retinanet', method='ckd_released'), 'the rows of a ObjectAligner; take `--method ckd` or'),
     (pair('faster_rcnn', 'faster_rcnn', method='ckd_released+ckd:2'),
      '`method` joins ckd_released and ckd, which are one loss with other rows and weights; leave one of the two out.'),
     (pair(method='boxes:2+bckd'), '`method` joins bckd to another method that has loss_boxes, too; leave one of the'),

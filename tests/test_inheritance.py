@@ -170,8 +170,9 @@ def test_a_load_from_of_the_backbone_is_welcome_and_one_of_the_neck_is_refused(d
     other = run_config(inheriting(teacher), digits, tmp_path / 'other')
     other.load_from = str(tmp_path / 'all.pth')
     add_hook(other)
-    with pytest.raises(ValueError, match=r'`load_from` .*all.pth\) and `inherit` both give \d+ weights of neck and head '
-                                         r'\(neck\..*; leave `load_from` out, or leave `inherit` out'):
+    text = (r'`load_from` .*all.pth\) and `inherit` both give \d+ weights of neck and head \(neck\..*; '
+            r'leave `load_from` out, or leave `inherit` out')
+    with pytest.raises(ValueError, match=text):
         Runner.from_cfg(other).train()
 
 
@@ -223,8 +224,9 @@ def faster(**speed: Any) -> Callable[[Path], dict]:
 
 
 @pytest.mark.parametrize(('teachers', 'text'), [
-    (lambda folder: {None: object.__new__(CachedTeacher)}, '`inherit` takes weights, and a cache keeps what the teacher '
-                                                           'says without them; leave `inherit` out .*live teacher'),
+    (lambda folder: {None: object.__new__(CachedTeacher)},
+     '`inherit` takes weights, and a cache keeps what the teacher says without them; leave `inherit` out .*live '
+     'teacher'),
     (faster(fuse=True), '`teacher.fuse=True` changes the neck.s; leave `teacher.fuse` out'),
     (lambda folder: dict(big=None, other=None), 'the weights of one teacher, and there are 2; leave `inherit` out')])
 def test_teachers_that_give_no_weights_are_refused(teachers: Callable[[Path], dict], text: str, tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ ALLOWED = {  # beside the standard library and the part's own folder
 # all of the above, and mmengine
 ABOVE = {'alignment', 'annotations', 'auto', 'balance', 'checkpoints', 'choice', 'config', 'config_classes',
          'cached', 'data_check', 'data_files', 'fit_checkpoint', 'image_check', 'lock', 'missed_validation', 'options',
-         'work_dir',
-         'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'inheritance', 'joining', 'judgement',
+         'work_dir', 'inheritance',
+         'distillation', 'distilled', 'explanation', 'export', 'fit', 'folding', 'hook', 'joining', 'judgement',
          'labels', 'loading', 'log_groups', 'method_options', 'pairing', 'preprocessing', 'ranks', 'saving', 'speed',
          'student_export', 'teacher'}
 LIBRARY = {f'ckd_mmdet.{part}' for part in ABOVE | set(ALLOWED) | {'compat', '__version__'}}

@@ -56,8 +56,8 @@ def pkd_loss(student: Tensor, teacher: Tensor, weights: Tensor | None = None) ->
     Args:
         student: Maps, shape ``(N, d, h, w)``; ``N`` images, ``d`` channels, ``h`` rows of ``w`` places.
         teacher: The teacher's maps of the same images, shape ``(N, d, h, w)``; no gradient flows to it.
-        weights: Of the places, shape ``(N, h, w)``, in the place of :math:`\frac{1}{h w}` each; the statistics are of all
-            places all the same.
+        weights: Of the places, shape ``(N, h, w)``, in the place of :math:`\frac{1}{h w}` each; the statistics are of
+            all places all the same.
 
     Returns:
         Loss of each image, shape ``(N,)``, in at least float32; the mean over images is between 0 and 2. A channel that

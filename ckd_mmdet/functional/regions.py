@@ -10,7 +10,7 @@ from torch import Tensor
 from .boxes import overlap
 
 SCALE, RATIOS = 8, (0.5, 1.0, 2.0)
-"""Of the anchors at a place: side of a square one in strides, and heights over widths; those of Faster R-CNN with FPN."""
+"""Of the anchors at a place, as in Faster R-CNN with FPN: side of a square one in strides, and heights over widths."""
 LEAST_SHARE = 0.5
 """Of an object's best overlap with any anchor: what is above counts as near."""
 FINEST_SCALE = 14
@@ -67,7 +67,8 @@ def near_objects(boxes: Sequence[Tensor], image_size: tuple[int, int], map_size:
     return torch.stack(masks)
 
 
-def boxes_of_level(boxes: Tensor, image_size: tuple[int, int], map_sizes: Sequence[tuple[int, int]], level: int) -> Tensor:
+def boxes_of_level(boxes: Tensor, image_size: tuple[int, int], map_sizes: Sequence[tuple[int, int]],
+                   level: int) -> Tensor:
     r"""The boxes that belong to one level: each to the coarsest whose stride is at most :math:`\sqrt{wh} / 14`.
 
     Smaller ones belong to the finest (FPN, arXiv 1612.03144: 56 to 112 pixels to the stride 4, and so on).

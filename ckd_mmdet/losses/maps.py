@@ -125,8 +125,8 @@ class PKDLoss(MapLoss):
     """Lack of correlation of each channel with the teacher's, summed over the levels (PKD, arXiv 2207.02039).
 
     It is of the images of one process together: under DDP the loss is the mean of the ranks' own values, not the value
-    of the joined batch. Scale and offset of a channel do not count, so that it suits a teacher of another architecture. Mean and
-    spread of a channel are of all places, whatever the ``region``.
+    of the joined batch. Scale and offset of a channel do not count, so that it suits a teacher of another architecture.
+    Mean and spread of a channel are of all places, whatever the ``region``.
 
     Args:
         project: As of :class:`MapLoss`.

@@ -41,8 +41,8 @@ class Region:
             return
         not_negative(self.background, 'background', self.loss)
         if self.name != 'decoupled':
-            raise ValueError(f"`{self.loss}` has a `background` of {self.background!r}, which only `region='decoupled'` "
-                             f'looks at, and `region` is {self.name!r}; leave `background` out.')
+            raise ValueError(f"`{self.loss}` has a `background` of {self.background!r}, which only "
+                             f"`region='decoupled'` looks at, and `region` is {self.name!r}; leave it out.")
 
     @torch.no_grad()
     def weights(self, aligned: AlignedMaps, level: int) -> Tensor | None:

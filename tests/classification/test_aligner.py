@@ -277,6 +277,7 @@ def test_a_loss_of_objects_is_refused_for_classifiers(loss: dict, tmp_path: Path
     teacher = saved(built(classifier_config('resnet14')), tmp_path / 't.pth')
     cfg = distiller_config(classifier_config(), classifier_config('resnet14'), teacher, PCKD)
     cfg['alignments'] = dict(neck=dict(aligner=dict(type='NeckAligner'), losses=dict(loss_maps=loss)))
-    with pytest.raises(ValueError, match=f'`alignments.neck` needs boxes of objects for {loss["type"]}, and a '
-                                         'ImageClassifier classifies whole images; take `--method l2` or `--method pkd`'):
+    text = (f'`alignments.neck` needs boxes of objects for {loss["type"]}, and a ImageClassifier classifies whole '
+            'images; take `--method l2` or `--method pkd`')
+    with pytest.raises(ValueError, match=text):
         built(cfg)

@@ -116,7 +116,7 @@ def test_boxes_are_asked_for_only_with_a_region(kind: type[MapLoss]) -> None:
     (dict(region='boxes'), r"needs `region` to be one of \(None, 'gt', 'fine', 'decoupled'\), got 'boxes'"),
     (dict(region='decoupled', background=-1), 'needs a finite `background` of at least 0, got -1'),
     (dict(region='gt', background=2), "has a `background` of 2, which only `region='decoupled'` looks at, and `region` "
-                                      "is 'gt'; leave `background` out")])
+                                      "is 'gt'; leave it out")])
 def test_settings_out_of_range_are_refused(kind: type[MapLoss], settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=f'`{kind.__name__}` {words}'):
         kind(**settings)
