@@ -13,7 +13,8 @@ test_dataloader = dict(batch_size=4, dataset=dict(ann_file='data/test.json', pip
 val_evaluator = dict(ann_file='data/val.json')
 test_evaluator = dict(ann_file='data/test.json')
 model = dict(neck=dict(out_channels=64), rpn_head=dict(in_channels=64, feat_channels=64), roi_head=dict(
-    bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=3)))
+    bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=3)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=300), rcnn=dict(sampler=dict(num=128))))  # half the time
 train_cfg = dict(max_epochs=8, val_interval=8)
 param_scheduler = [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
                    dict(type='CosineAnnealingLR', begin=0, end=8, by_epoch=True, convert_to_iter_based=True)]
